@@ -1,0 +1,47 @@
+# `make run` reads the course as pages, `make lab` works through it, `make test` checks all of it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+READY := $(VENV)/ready
+PYTEST := $(BIN)/python -m pytest --nbval --nbval-current-env
+
+.PHONY: run lab test test-portable notebooks clean
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'The course needs Python 3.11 or newer; this is ' + sys.version.split()[0] + '. Try: make PYTHON=python3.12 ...')"
+	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	@echo "installing the packages of requirements.txt into $(VENV) (some minutes, once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+.PHONY: model
+model: $(READY)
+	@$(BIN)/python -m tinylib.models
+
+run: model
+	@$(BIN)/python notebooks/course.py pages
+
+lab: model
+	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+# The stored outputs are those of the shipped model on a CPU.
+test test-portable notebooks: export TINYLIB_MODEL =
+test test-portable notebooks: export TINYLIB_DEVICE = cpu
+
+test: model
+	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --check --quiet
+	$(PYTEST)
+
+# The same outputs with one thread, and with the plainest kernels that torch, oneDNN and MKL have.
+test-portable: model
+	OMP_NUM_THREADS=1 $(PYTEST) notebooks
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE $(PYTEST) notebooks
+
+notebooks: model
+	@$(BIN)/python notebooks/course.py store
+
+clean:
+	rm -rf $(VENV) build

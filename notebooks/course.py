@@ -1,0 +1,146 @@
+"""Execute the lessons: ``pages`` makes readable HTML under build/, ``store`` refreshes the notebooks.
+
+The notebooks are the only source. ``pages`` leaves them untouched; ``store`` writes the outputs of a
+fresh run, from the first cell to the last, back into them.
+"""
+
+import argparse
+import base64
+import hashlib
+import html
+import os
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import nbformat
+from jinja2 import DictLoader
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbconvert import HTMLExporter
+from nbformat import NotebookNode
+
+NOTEBOOKS = Path(__file__).resolve().parent
+ROOT = NOTEBOOKS.parent
+BUILD = ROOT / "build"
+README_FIGURE = "readme-figure"
+"""The tag of the cell whose figure the README shows, and the name of the file that it shows."""
+
+# Figures get their alt text, which they carry as text/plain. Nothing is loaded from the network.
+PAGE = """{% extends "lab/index.html.j2" %}
+{% block data_png %}<div class="jp-RenderedImage jp-OutputArea-output">
+{%- set alt = output.data["text/plain"] | escape %}
+<img src="data:image/png;base64,{{ output.data["image/png"] }}" alt="{{ alt }}">
+</div>{% endblock %}
+{% block html_head_js %}{% endblock %}
+"""
+INDEX = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>The course</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>
+:root {{ color-scheme: light dark; }}
+body {{ font: 18px/1.5 system-ui, sans-serif; max-width: 42rem; margin: 3rem auto; padding: 0 1rem; }}
+li {{ margin: 1rem 0; }} small {{ opacity: .75; }}
+</style></head><body><h1>Silent bugs of fine-tuning</h1><ol start="0">{items}</ol></body></html>
+"""
+
+
+def lessons() -> list[Path]:
+    """Return the lessons' notebooks in the order of their numbers."""
+    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+
+
+def title_and_aim(notebook: NotebookNode) -> tuple[str, str]:
+    """Return a lesson's heading and the line of prerequisites and minutes under it."""
+    heading, *rest = [line for line in notebook.cells[0].source.splitlines() if line.strip()]
+    return heading.lstrip("# "), rest[0].strip("*_ ")
+
+
+def execute(path: Path) -> NotebookNode:
+    """Run a lesson from its first cell to its last, in a new kernel of this Python.
+
+    Raises:
+        SystemExit: A cell failed; its source and its error are printed.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    print(f"{path.stem} ", end="", flush=True)
+    start = time.monotonic()
+    client = NotebookClient(
+        notebook,
+        timeout=900,
+        record_timing=False,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(NOTEBOOKS)}},
+        extra_arguments=["--log-level=40"],  # errors only; the kernel is noisy about its transport
+    )
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        sys.exit(f"failed\n{error}")
+    print(f"{time.monotonic() - start:.0f} s", flush=True)
+    return notebook
+
+
+def clean(notebook: NotebookNode) -> None:
+    """Drop what differs from one run or machine to the next and says nothing to a reader."""
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    for cell in notebook.cells:
+        cell.metadata = {"tags": cell.metadata["tags"]} if "tags" in cell.metadata else {}
+        for output in cell.get("outputs", []):
+            if "metadata" in output:
+                output.metadata = {}
+
+
+def store() -> None:
+    """Execute all lessons in place, and keep the README's figure in step with its lesson."""
+    for path in lessons():
+        notebook = execute(path)
+        clean(notebook)
+        nbformat.write(notebook, path)
+        for cell in notebook.cells:
+            if README_FIGURE in cell.metadata.get("tags", []):
+                png = base64.b64decode(cell.outputs[0].data["image/png"])
+                (NOTEBOOKS / f"{README_FIGURE}.png").write_bytes(png)
+
+
+def fingerprint(path: Path) -> str:
+    """Digest all that a page depends on, so that an unchanged lesson is not run again."""
+    digest = hashlib.sha256()
+    for source in [path, Path(__file__), *sorted((ROOT / "tinylib").glob("*.py"))]:
+        digest.update(source.read_bytes())
+    digest.update(repr((os.environ.get("TINYLIB_MODEL"), version("transformers"), version("torch"))).encode())
+    return digest.hexdigest()
+
+
+def pages() -> None:
+    """Execute all lessons and leave them as HTML pages with an index under build/."""
+    BUILD.mkdir(exist_ok=True)
+    exporter = HTMLExporter(
+        template_file="page.html.j2", extra_loaders=[DictLoader({"page.html.j2": PAGE})], embed_images=True
+    )
+    items = []
+    for path in lessons():
+        page = BUILD / f"{path.stem}.html"
+        stamp = f"<!-- {fingerprint(path)} -->"
+        title, aim = title_and_aim(nbformat.read(path, as_version=4))
+        if page.is_file() and page.read_text(encoding="utf-8").endswith(stamp):
+            print(f"{path.stem} unchanged", flush=True)
+        else:
+            body, _ = exporter.from_notebook_node(execute(path), {"metadata": {"name": title}})
+            body = body.replace(".ipynb", ".html")  # links from lesson to lesson
+            page.write_text(body + stamp, encoding="utf-8")
+        items.append(
+            f'<li><a href="{page.name}">{html.escape(title)}</a><br><small>{html.escape(aim)}</small></li>'
+        )
+    index = BUILD / "index.html"
+    index.write_text(INDEX.format(items="\n".join(items)), encoding="utf-8")
+    print(f"open {index.relative_to(Path.cwd()) if index.is_relative_to(Path.cwd()) else index}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["pages", "store"])
+    {"pages": pages, "store": store}[parser.parse_args().what]()

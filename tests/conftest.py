@@ -1,0 +1,47 @@
+"""Models for the tests: the shipped one, a TinyLlama-shaped one and a GPT-2, the last two random."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+from tiny_models import make_tinyllama
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerBase
+
+from tinylib import models
+
+os.environ.pop("TINYLIB_MODEL", None)  # tests name their model
+os.environ["TINYLIB_DEVICE"] = "cpu"
+
+# The same examples on every run and machine, and no time limit: machines differ.
+settings.register_profile("course", deadline=None, derandomize=True)
+settings.load_profile("course")
+
+Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+
+
+@pytest.fixture(scope="session")
+def tinyllama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tinyllama(tmp_path_factory.mktemp("models") / "tinyllama")
+
+
+@pytest.fixture(scope="session")
+def tinyllama(tinyllama_folder: Path) -> Loaded:
+    return models.load(tinyllama_folder)
+
+
+@pytest.fixture(scope="session")
+def shipped() -> Loaded:
+    return models.load("smollm2", dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def gpt2() -> PreTrainedModel:
+    """Absolute positions, and weights far enough from 0 that a wrong position shows."""
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=64, n_layer=2, n_head=4, n_embd=32, n_positions=128, initializer_range=0.2,
+        bos_token_id=1, eos_token_id=2, pad_token_id=2,
+    )  # fmt: skip
+    return GPT2LMHeadModel(config).eval()

@@ -1,0 +1,202 @@
+"""The lessons keep their form; what nbval checks is that their outputs are true."""
+
+import ast
+import base64
+import importlib
+import inspect
+import json
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tinylib
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+IDS = [path.stem for path in NOTEBOOKS]
+
+# Outputs that nbval does not compare: the lesson, the first line of the cell, and the reason.
+IGNORED = {
+    ("00_start_here", "from tinylib import environment"): "versions, memory and device of the machine",
+}
+# Functions that a lesson builds in front of the reader and that tinylib then provides.
+BUILT_IN_A_LESSON = {
+    ("00_start_here", "prompt_ids"),
+    ("01_garbled_output", "tokens_in_common"),
+    ("01_garbled_output", "total_variation"),
+    ("02_fix_with_masks", "pad"),
+    ("02_fix_with_masks", "position_ids"),
+}
+
+
+def cells(path: Path, kind: str) -> list[dict[str, Any]]:
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == kind]
+
+
+def source(cell: dict[str, Any]) -> str:
+    return "".join(cell["source"])
+
+
+def test_the_lessons_are_numbered_without_gaps() -> None:
+    assert [int(name[:2]) for name in IDS] == list(range(len(IDS)))
+    assert len(IDS) >= 3
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
+def test_a_lesson_was_executed_once_from_top_to_bottom_without_error(path: Path) -> None:
+    code = cells(path, "code")
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    for cell in code:
+        for output in cell["outputs"]:
+            assert output["output_type"] != "error", source(cell)
+            assert output.get("name") != "stderr", source(cell)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
+def test_a_lesson_has_the_chapters_of_its_form(path: Path) -> None:
+    first, *rest = [source(cell) for cell in cells(path, "markdown")]
+    number = path.stem[:2]
+    assert re.match(rf"# {number} · \w", first)
+    assert re.search(r"^\*\d+ minutes · before this: .+\*$", first, flags=re.MULTILINE)
+    goals = first.split("**What you will be able to do**")[1]
+    assert len(re.findall(r"^\d\. ", goals, flags=re.MULTILINE)) == 3
+    text = "\n".join(rest)
+    chapters = ["## Exercise", "## Recap", "**Misconceptions met**", "**Sources:**", "our guess"]
+    if number != "00":
+        chapters += ["## Symptom", "## Fix" if number == "02" else "## Diagnosis"]
+    for chapter in chapters:
+        assert chapter in text, f"{path.stem} has no {chapter!r}"
+    assert any("assert " in source(cell) for cell in cells(path, "code"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
+def test_a_notebook_file_is_clean(path: Path) -> None:
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    assert notebook["metadata"] == {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    for cell in notebook["cells"]:
+        assert set(cell["metadata"]) <= {"tags"}
+        assert len(source(cell).splitlines()) <= 24 or cell["cell_type"] == "markdown", source(cell)
+    assert path.stat().st_size < 1_000_000
+    assert not re.search(r"/home/|/root/|/Users/|/tmp/|[A-Z]:\\\\", path.read_text(encoding="utf-8"))
+
+
+def test_ignored_outputs_are_listed_with_a_reason_and_few() -> None:
+    ignored, total = set(), 0
+    for path in NOTEBOOKS:
+        for cell in cells(path, "code"):
+            total += 1
+            assert "NBVAL" not in source(cell), "use the cell tag nbval-ignore-output"
+            tags = cell["metadata"].get("tags", [])
+            assert set(tags) <= {"nbval-ignore-output", "readme-figure"}
+            if "nbval-ignore-output" in tags:
+                ignored.add((path.stem, source(cell).splitlines()[0]))
+    assert ignored == set(IGNORED)
+    assert len(ignored) <= 0.05 * total
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
+def test_every_figure_has_alt_text_and_a_proof_in_its_neighbourhood(path: Path) -> None:
+    for cell in cells(path, "code"):
+        for output in cell["outputs"]:
+            if "image/png" in output.get("data", {}):
+                alt = "".join(output["data"]["text/plain"])
+                assert len(alt) > 60, "a figure without alt text"
+                assert not alt.startswith("<"), alt
+
+
+def tinylib_functions() -> dict[str, str]:
+    functions = {}
+    for module in pkgutil.iter_modules(tinylib.__path__):
+        loaded = importlib.import_module(f"tinylib.{module.name}")
+        for name, function in inspect.getmembers(loaded, inspect.isfunction):
+            if function.__module__ == loaded.__name__:
+                functions[name] = inspect.getsource(function)
+    return functions
+
+
+def bare(code: str) -> str:
+    """Reduce a function to what it does: without docstring, annotations, decorators' absence aside."""
+    (function,) = ast.parse(code).body
+    assert isinstance(function, ast.FunctionDef)
+    if isinstance(function.body[0], ast.Expr) and isinstance(function.body[0].value, ast.Constant):
+        function.body = function.body[1:]
+    function.returns = None
+    for argument in [*function.args.args, *function.args.kwonlyargs]:
+        argument.annotation = None
+    return ast.unparse(function)
+
+
+def test_what_a_lesson_builds_is_what_tinylib_has() -> None:
+    library, found = tinylib_functions(), set()
+    for path in NOTEBOOKS:
+        for cell in cells(path, "code"):
+            for node in ast.parse(source(cell)).body:
+                if isinstance(node, ast.FunctionDef) and node.name in library:
+                    found.add((path.stem, node.name))
+                    assert bare(ast.unparse(node)) == bare(library[node.name]), node.name
+    assert found == BUILT_IN_A_LESSON
+
+
+def test_the_readmes_figure_is_the_lessons() -> None:
+    figures = [
+        output["data"]["image/png"]
+        for path in NOTEBOOKS
+        for cell in cells(path, "code")
+        if "readme-figure" in cell["metadata"].get("tags", [])
+        for output in cell["outputs"]
+    ]
+    assert len(figures) == 1
+    assert base64.b64decode(figures[0]) == (ROOT / "notebooks" / "readme-figure.png").read_bytes()
+    assert "](notebooks/readme-figure.png)" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def answers_in(path: Path, first_label: str, second_label: str) -> list[tuple[str, str]]:
+    """Read pairs of answers out of the first output that shows both ways of asking."""
+    for cell in cells(path, "code"):
+        text = "".join("".join(output.get("text", "")) for output in cell["outputs"])
+        pairs = re.findall(rf" +{first_label} │ (.+)\n +{second_label} │ (.+)", text)
+        if pairs:
+            return pairs
+    raise AssertionError(f"no answers {first_label!r}, {second_label!r} in {path.stem}")
+
+
+def test_the_stored_outputs_show_real_gibberish_and_its_cure() -> None:
+    """The shipped model: at least three good answers are garbled without the mask, all restored with it."""
+    garbled = answers_in(NOTEBOOKS[1], "alone", "in a batch")
+    cured = answers_in(NOTEBOOKS[2], "no mask", "with the mask")
+    changed = [alone for alone, batch in garbled if alone != batch]
+    assert len(changed) >= 3
+    assert "The capital of France is Paris." in changed
+    assert [alone for alone, _ in garbled] == [masked for _, masked in cured]
+
+
+def test_the_lessons_run_on_another_model(tinyllama_folder: Path) -> None:
+    """TinyLlama's shape, random weights: the words differ, and everything asserted still holds."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbval-lax",
+        "--nbval-current-env",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+    ]
+    result = subprocess.run(
+        [*command, "notebooks"],
+        cwd=ROOT,
+        env={**os.environ, "TINYLIB_MODEL": str(tinyllama_folder), "TINYLIB_DEVICE": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout[-5000:]

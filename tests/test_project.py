@@ -1,0 +1,71 @@
+"""The project's own files agree with one another."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PINNED = {
+    requirement.name: requirement
+    for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    if line and not line.startswith("#")
+    for requirement in [Requirement(line)]
+}
+RANGES = [
+    Requirement(line)
+    for lines in [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    for line in lines
+]
+
+
+def test_requirements_are_exact() -> None:
+    for requirement in PINNED.values():
+        assert re.fullmatch(r"==[\w.]+", str(requirement.specifier)), str(requirement)
+
+
+@pytest.mark.parametrize("requirement", RANGES, ids=str)
+def test_every_range_is_pinned_within_it(requirement: Requirement) -> None:
+    (pin,) = PINNED[requirement.name].specifier
+    assert requirement.specifier.contains(pin.version)
+
+
+def test_environment_yml_takes_the_same_versions() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    *conda, with_pip = environment["dependencies"]
+    (python,) = [entry for entry in conda if entry.startswith("python=")]
+    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(
+        python.removeprefix("python=")
+    )
+    assert with_pip == {"pip": ["-r requirements.txt", "-e ."]}
+
+
+def test_ci_runs_what_the_readme_says() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    commands = [line for line in script.splitlines() if not line.startswith(("#", "set ", "cd "))]
+    assert commands == ["make test"]
+    assert "make test" in README
+
+
+def test_every_make_target_of_the_readme_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z][a-z -]*):", makefile, flags=re.MULTILINE))
+    targets = {target for line in targets for target in line.split()}
+    named = set(re.findall(r"`?make ([a-z-]+)", README))
+    assert named >= {"run", "lab", "test", "test-portable", "notebooks"}
+    assert named <= targets
+
+
+def test_every_local_link_of_the_readme_exists() -> None:
+    for link in re.findall(r"\]\((?!https?:|#)([^)]+)\)", README):
+        assert (ROOT / link.split("#")[0]).exists(), link
+
+
+def test_the_library_stays_small() -> None:
+    modules = [path for path in (ROOT / "tinylib").glob("*.py") if path.name != "exercises.py"]
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in modules) <= 1500

@@ -1,0 +1,196 @@
+"""Check a reader's answer: right, or which known mistake it is and what to look at again.
+
+An answer is a function. It is run on the card's own example and on random cases, and compared with a
+naive loop. When it differs, it is compared with the mistakes that readers make, each a function too.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+Row = list[int]
+
+
+def check(exercise: str, answer: Callable[..., Any]) -> None:
+    """Run a reader's function and say in one line whether it is right.
+
+    Args:
+        exercise: The card's name, such as ``"pad_left"``.
+        answer: The reader's function.
+
+    Raises:
+        ValueError: There is no exercise of that name.
+    """
+    if exercise not in EXERCISES:
+        raise ValueError(f"No exercise {exercise!r}; there are {', '.join(sorted(EXERCISES))}.")
+    right, make_case, mistakes = EXERCISES[exercise]
+    generator = random.Random(0)
+    cases = [make_case(generator) for _ in range(20)]
+    given = []
+    for case in cases:
+        try:
+            given.append(_plain(answer(*case)))
+        except Exception as error:  # the reader's own code: whatever it raises is told
+            print(f"✗ On {_call(exercise, case)} your code raised {type(error).__name__}: {error}")
+            return
+    if all(result in (None, ...) for result in given):
+        print("Not answered yet.")
+        return
+    expected = [_plain(right(*case)) for case in cases]
+    if given == expected:
+        print(f"✓ Right, on {len(cases)} cases.")
+        return
+    for mistake, hint in mistakes:
+        if given == [_plain(mistake(*case)) for case in cases]:
+            print(f"✗ Not yet: {hint}")
+            return
+    i = next(i for i in range(len(cases)) if given[i] != expected[i])
+    print(f"✗ Not yet: {_call(exercise, cases[i])} should be {expected[i]}, yours gives {given[i]}")
+
+
+def _plain(value: Any) -> Any:
+    """Turn tensors, tuples and dict-like batches into lists and dicts that compare by value."""
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _call(exercise: str, case: Sequence[Any]) -> str:
+    return f"{exercise}({', '.join(map(repr, case))})"
+
+
+def _rows(generator: random.Random) -> list[Row]:
+    lengths = [generator.randint(1, 5) for _ in range(generator.randint(2, 4))]
+    lengths[0], lengths[-1] = 2, 5  # never all equal: there is something to pad
+    # Id 2 is the pad in these cases, and it also occurs inside rows, as EOS does in a conversation.
+    return [[generator.choice([2, 5, 6, 7, 8]) for _ in range(length)] for length in lengths]
+
+
+def _lengths(generator: random.Random) -> list[int]:
+    lengths = [generator.randint(1, 9) for _ in range(generator.randint(3, 6))]
+    return lengths + [max(lengths)] * generator.randint(0, 1)  # at times two are the longest
+
+
+def _safe_rows(lengths: list[int]) -> list[int]:
+    safe = []
+    for i, length in enumerate(lengths):
+        if all(length >= other for other in lengths):
+            safe.append(i)
+    return safe
+
+
+def _pads_per_row(rows: list[Row]) -> list[int]:
+    longest = 0
+    for row in rows:
+        longest = max(longest, len(row))
+    return [longest - len(row) for row in rows]
+
+
+def _pad_left(rows: list[Row], pad_id: int) -> tuple[list[Row], list[Row]]:
+    input_ids, mask = [], []
+    for row, count in zip(rows, _pads_per_row(rows)):
+        input_ids.append([pad_id] * count + row)
+        mask.append([0] * count + [1] * len(row))
+    return input_ids, mask
+
+
+def _pad_right(rows: list[Row], pad_id: int) -> tuple[list[Row], list[Row]]:
+    input_ids, mask = _pad_left(rows, pad_id)
+    counts = _pads_per_row(rows)
+    return [r[n:] + r[:n] for r, n in zip(input_ids, counts)], [m[n:] + m[:n] for m, n in zip(mask, counts)]
+
+
+def _with_mask(make_mask: Callable[[Row, Row, int], Row]) -> Callable[..., tuple[list[Row], list[Row]]]:
+    def mistake(rows: list[Row], pad_id: int) -> tuple[list[Row], list[Row]]:
+        input_ids, mask = _pad_left(rows, pad_id)
+        return input_ids, [make_mask(r, m, pad_id) for r, m in zip(input_ids, mask)]
+
+    return mistake
+
+
+def _positions(mask: Row) -> Row:
+    positions, seen = [], 0
+    for real in mask:
+        positions.append(seen if real else 0)
+        seen += real
+    return positions
+
+
+def _mask_row(generator: random.Random) -> tuple[Row]:
+    return ([0] * generator.randint(1, 3) + [1] * generator.randint(1, 4),)
+
+
+EXERCISES: dict[str, tuple[Callable[..., Any], Callable[[random.Random], tuple], list]] = {
+    "pads_per_row": (
+        _pads_per_row,
+        lambda generator: (_rows(generator),),
+        [
+            (
+                lambda rows: [len(row) for row in rows],
+                "these are the lengths. How much is missing to the longest?",
+            ),
+            (lambda rows: sum(_pads_per_row(rows)), "that is the total; give one number for each row."),
+            (
+                lambda rows: [len(row) - max(map(len, rows)) for row in rows],
+                "the sign is the wrong way round.",
+            ),
+        ],
+    ),
+    "safe_rows": (
+        _safe_rows,
+        lambda generator: (_lengths(generator),),
+        [
+            (
+                lambda lengths: max(range(len(lengths)), key=lengths.__getitem__),
+                "give a list, even of one row.",
+            ),
+            (
+                lambda lengths: [lengths.index(max(lengths))],
+                "several rows can be the longest; each of them is safe.",
+            ),
+            (
+                lambda lengths: [i for i, length in enumerate(lengths) if length != max(lengths)],
+                "these are the ones that go wrong.",
+            ),
+        ],
+    ),
+    "pad_left": (
+        _pad_left,
+        lambda generator: (_rows(generator), 2),
+        [
+            (_pad_right, "your pads are on the right. Generation goes on after the last column."),
+            (
+                _with_mask(lambda row, mask, pad_id: [1] * len(row)),
+                "your mask is all ones: the pads are not hidden.",
+            ),
+            (
+                _with_mask(lambda row, mask, pad_id: [int(token != pad_id) for token in row]),
+                "your mask looks at the ids, so it hides real tokens that happen to be the pad id. "
+                "Use the lengths.",
+            ),
+            (
+                _with_mask(lambda row, mask, pad_id: [1 - m for m in mask]),
+                "your mask is inverted: 1 means real.",
+            ),
+        ],
+    ),
+    "positions": (
+        _positions,
+        _mask_row,
+        [
+            (lambda mask: list(range(len(mask))), "you counted the pads. The first real token is at 0."),
+            (
+                lambda mask: [max(0, sum(mask[: i + 1])) for i in range(len(mask))],
+                "off by one: the first real token is at 0, not at 1.",
+            ),
+            (
+                lambda mask: [sum(mask[: i + 1]) - 1 for i in range(len(mask))],
+                "pads got -1. No embedding has that position: write 0 there.",
+            ),
+        ],
+    ),
+}

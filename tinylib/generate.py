@@ -1,0 +1,167 @@
+"""Answers to several prompts at once, and how far they are from each prompt's answer alone.
+
+Decoding is greedy throughout, so that two runs can be compared token for token.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tinylib.chat import Prompt, prompt_rows
+from tinylib.padding import check_rows, pad
+
+
+def answer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    *,
+    max_new_tokens: int = 64,
+    batch_size: int = 8,
+) -> list[str]:
+    """Answer prompts in batches; each answer is what the prompt alone would have got.
+
+    A progress bar is shown when there is more than one batch. In 16-bit precision a batch rounds
+    differently from a single row, so a close choice between two tokens can fall the other way.
+
+    Returns:
+        The answers as text, in the order of the prompts.
+
+    Raises:
+        ValueError: No prompts, an empty prompt, or one that does not fit into the model's context.
+    """
+    rows = prompt_rows(tokenizer, prompts)
+    check_fits(model, rows, max_new_tokens)
+    # Rows of similar length share a batch: less padding. The order is restored below.
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    answers = [""] * len(rows)
+    for batch in tqdm(batches, desc="answering", unit="batch", disable=len(batches) == 1):
+        ids = generate(model, [rows[i] for i in batch], tokenizer.pad_token_id, max_new_tokens)
+        for i, text in zip(batch, tokenizer.batch_decode(ids, skip_special_tokens=True)):
+            answers[i] = text
+    return answers
+
+
+def generate(
+    model: PreTrainedModel, rows: Sequence[Sequence[int]], pad_id: int, max_new_tokens: int = 32
+) -> list[list[int]]:
+    """Continue all rows in one batch: padded on the left, with the attention mask.
+
+    Args:
+        rows: The prompts' token ids.
+        pad_id: The id to pad with.
+        max_new_tokens: The most tokens to generate for a row.
+
+    Returns:
+        The new tokens of each row, up to and including its first end-of-turn token.
+
+    Raises:
+        ValueError: No row, an empty row, or one that does not fit into the model's context.
+    """
+    check_rows(rows)
+    check_fits(model, rows, max_new_tokens)
+    batch = pad(rows, pad_id, side="left")
+    return continue_batch(model, batch["input_ids"], max_new_tokens, attention_mask=batch["attention_mask"])
+
+
+def generate_alone(
+    model: PreTrainedModel, rows: Sequence[Sequence[int]], max_new_tokens: int = 32
+) -> list[list[int]]:
+    """Continue one row at a time: no padding, nothing to go wrong. The reference for `generate`.
+
+    Arguments, result and errors are those of `generate`; there is no pad id, since there are no pads.
+    """
+    check_rows(rows)
+    check_fits(model, rows, max_new_tokens)
+    return [continue_batch(model, torch.tensor([row]), max_new_tokens)[0] for row in rows]
+
+
+def continue_batch(
+    model: PreTrainedModel, input_ids: torch.Tensor, max_new_tokens: int, **inputs: torch.Tensor
+) -> list[list[int]]:
+    """Call ``model.generate`` greedily on exactly these inputs, right or wrong.
+
+    Args:
+        input_ids: int64 of shape ``(batch, seq)``.
+        inputs: What else ``model.generate`` is to get, such as ``attention_mask``; nothing is added.
+
+    Returns:
+        The new tokens of each row, up to and including its first end-of-turn token.
+    """
+    inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+    output = model.generate(
+        input_ids.to(model.device), do_sample=False, max_new_tokens=max_new_tokens, **inputs
+    )
+    return [cut_at_end(row, end_ids(model)) for row in output[:, input_ids.shape[1] :].tolist()]
+
+
+def end_ids(model: PreTrainedModel) -> list[int]:
+    """Return the ids that end an answer of this model (its generation config's EOS, one or several)."""
+    eos = model.generation_config.eos_token_id
+    return eos if isinstance(eos, list) else [eos]
+
+
+def cut_at_end(ids: Sequence[int], ends: Sequence[int]) -> list[int]:
+    """Keep the ids up to and including the first that ends an answer; all, if none does.
+
+    ``generate`` fills rows that ended early with pads, which are not part of the answer.
+    """
+    for i, token in enumerate(ids):
+        if token in ends:
+            return list(ids[: i + 1])
+    return list(ids)
+
+
+@torch.no_grad()
+def next_token_logits(model: PreTrainedModel, **inputs: torch.Tensor) -> torch.Tensor:
+    """Score what comes after the last column, by one plain forward pass on exactly these inputs.
+
+    Args:
+        inputs: What ``model.forward`` takes: ``input_ids``, ``attention_mask``, ``position_ids``, ...
+
+    Returns:
+        float32 logits on the CPU, of shape ``(batch, vocab)``.
+    """
+    inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+    return model(**inputs, logits_to_keep=1).logits[:, -1].float().cpu()
+
+
+def total_variation(logits: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Measure how much probability has moved to other tokens: 0 = none, 1 = all of it.
+
+    Args:
+        logits: Of shape ``(..., vocab)``.
+        reference: Of the same shape.
+
+    Returns:
+        The total variation distance of the two softmax distributions, of shape ``(...)``.
+    """
+    return (logits.softmax(dim=-1) - reference.softmax(dim=-1)).abs().sum(dim=-1) / 2
+
+
+def tokens_in_common(answer: Sequence[int], reference: Sequence[int]) -> int:
+    """Count the tokens at the start of an answer that agree with the reference."""
+    for i, (ours, theirs) in enumerate(zip(answer, reference)):
+        if ours != theirs:
+            return i
+    return min(len(answer), len(reference))
+
+
+def check_fits(model: PreTrainedModel, rows: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    """Refuse rows that, with their answer, are longer than the model's context.
+
+    Raises:
+        ValueError: A row is too long (the message gives its number), or ``max_new_tokens`` is below 1.
+    """
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be at least 1, not {max_new_tokens}.")
+    context = model.config.max_position_embeddings
+    for i, row in enumerate(rows):
+        if len(row) + max_new_tokens > context:
+            raise ValueError(
+                f"Prompt {i} has {len(row)} tokens; with {max_new_tokens} new ones it does not fit into "
+                f"the model's context of {context}. Shorten it, or lower max_new_tokens."
+            )

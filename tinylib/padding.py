@@ -1,0 +1,76 @@
+"""From rows of different lengths to one rectangle, with a mask that tells what is real.
+
+A *row* is a plain list of token ids. Nothing here looks at what the ids mean: which columns are
+padding follows from the rows' lengths alone, because an id cannot tell (where pad is EOS, the
+same id is padding in one place and a real end of turn in another).
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+
+Side = Literal["left", "right"]
+
+
+def pad(rows: Sequence[Sequence[int]], pad_id: int, side: Side = "left") -> dict[str, torch.Tensor]:
+    """Pad rows to the length of the longest, and say which columns are real.
+
+    Args:
+        rows: Token ids, one sequence for each row; none empty.
+        pad_id: The id to fill up with. Any id of the vocabulary will do, EOS too: it is hidden.
+        side: Where the pads go. ``"left"`` for generation, since the next token is predicted after
+            the last column; ``"right"`` is usual for training.
+
+    Returns:
+        ``input_ids`` and ``attention_mask`` (1 = real, 0 = padding), both int64 of shape
+        ``(batch, seq)``, as a decoder-only model of transformers takes them.
+
+    Raises:
+        ValueError: No row, an empty row, or an unknown side.
+
+    >>> pad([[5, 6, 7], [8]], pad_id=2)["attention_mask"].tolist()
+    [[1, 1, 1], [0, 0, 1]]
+    """
+    check_rows(rows)
+    if side not in ("left", "right"):
+        raise ValueError(f"side must be 'left' or 'right', not {side!r}.")
+    width = max(len(row) for row in rows)
+    input_ids, attention_mask = [], []
+    for row in rows:
+        pads = [pad_id] * (width - len(row))
+        real, hidden = [1] * len(row), [0] * len(pads)
+        input_ids.append([*pads, *row] if side == "left" else [*row, *pads])
+        attention_mask.append(hidden + real if side == "left" else real + hidden)
+    return {"input_ids": torch.tensor(input_ids), "attention_mask": torch.tensor(attention_mask)}
+
+
+def position_ids(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Count positions from each row's first real token, so that pads do not push it along.
+
+    The same rule as transformers' ``generate`` (``generation/utils.py``); a plain ``forward`` has
+    none and counts the pads, which matters to models with absolute positions, such as GPT-2.
+
+    Args:
+        attention_mask: 1 = real, 0 = padding, of shape ``(batch, seq)``.
+
+    Returns:
+        int64 of shape ``(batch, seq)``; 0 at pads on the left, where it means nothing.
+
+    >>> position_ids(torch.tensor([[0, 0, 1, 1, 1]])).tolist()
+    [[0, 0, 0, 1, 2]]
+    """
+    return (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
+
+
+def check_rows(rows: Sequence[Sequence[int]]) -> None:
+    """Refuse an empty batch or an empty row, by its number.
+
+    Raises:
+        ValueError: There is no row, or a row has no token.
+    """
+    if len(rows) == 0:
+        raise ValueError("The batch has no rows: give at least one list of token ids.")
+    for i, row in enumerate(rows):
+        if len(row) == 0:
+            raise ValueError(f"Row {i} is empty: a row needs at least one token id.")

@@ -1,0 +1,172 @@
+"""Text grids and figures: look at batches, masks, answers and attention.
+
+Nothing here computes; it only shows what the other modules made. Figures carry their alt text.
+"""
+
+import io
+import logging
+import textwrap
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+# Okabe and Ito's colours, told apart by readers of every kind of colour vision.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vPX"
+_VISIBLE = {"Ġ": "·", "▁": "·", "Ċ": "⏎", "<0x0A>": "⏎", "\n": "⏎"}
+
+
+def token_strings(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int] | torch.Tensor) -> list[str]:
+    """Write each id as its token, with ``·`` for a leading space and ``⏎`` for a line break."""
+    tokens = tokenizer.convert_ids_to_tokens([int(i) for i in ids])
+    for written, shown in _VISIBLE.items():
+        tokens = [token.replace(written, shown) for token in tokens]
+    return tokens
+
+
+def token_grid(
+    tokenizer: PreTrainedTokenizerBase, batch: Mapping[str, torch.Tensor], columns: int = 8
+) -> str:
+    """Draw a batch as text: for each row its tokens and, under each token, whatever else is there.
+
+    Args:
+        batch: ``input_ids`` and any others of the same shape ``(batch, seq)``, such as
+            ``attention_mask`` or ``position_ids``.
+        columns: The most columns to draw; from the middle of a wider batch some are left out (``…``).
+
+    Raises:
+        ValueError: A tensor is not of the shape of ``input_ids``.
+    """
+    input_ids = batch["input_ids"]
+    for name, tensor in batch.items():
+        if tensor.shape != input_ids.shape:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, input_ids {tuple(input_ids.shape)}.")
+    seq = input_ids.shape[1]
+    shown = list(range(seq))
+    if seq > columns:
+        shown = [*range(columns // 2), None, *range(seq - (columns - columns // 2), seq)]
+    blocks = []
+    for i, row in enumerate(input_ids):
+        tokens = token_strings(tokenizer, row)
+        lines = {f"row {i}": tokens}
+        lines |= {name: [str(int(x)) for x in batch[name][i]] for name in batch if name != "input_ids"}
+        cells = {name: ["…" if j is None else values[j] for j in shown] for name, values in lines.items()}
+        widths = [max(len(values[j]) for values in cells.values()) for j in range(len(shown))]
+        margin = max(map(len, cells))
+        blocks.append(
+            "\n".join(
+                f"{name:<{margin}} │ " + " ".join(f"{value:>{w}}" for value, w in zip(values, widths))
+                for name, values in cells.items()
+            )
+        )
+    return "\n\n".join(blocks)
+
+
+def answers(prompts: Sequence[str], columns: Mapping[str, Sequence[str]], width: int = 76) -> str:
+    """List answers under their prompts, one line for each way of asking.
+
+    Args:
+        prompts: The users' words.
+        columns: For each way of asking (``"alone"``, ``"in a batch"``, ...) the answers in order.
+        width: The longest line, in characters; what is longer ends in ``…``.
+    """
+    margin = max(map(len, columns))
+    lines = []
+    for i, prompt in enumerate(prompts):
+        lines.append(textwrap.shorten(prompt, width, placeholder=" …"))
+        for name, texts in columns.items():
+            text = texts[i].replace("\n", "⏎")
+            room = width - margin - 5
+            lines.append(f"  {name:>{margin}} │ " + (text if len(text) <= room else text[: room - 1] + "…"))
+        lines.append("")
+    return "\n".join(lines[:-1])
+
+
+@contextmanager
+def library_warnings() -> Iterator[list[str]]:
+    """Collect what transformers warns about, instead of letting it go to stderr.
+
+    Messages that transformers gives once per process are given again.
+    """
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    library = logging.getLogger("transformers")
+    transformers_logging.warning_once.cache_clear()
+    before, library.handlers = library.handlers, [handler]
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield said
+    finally:
+        library.handlers = before
+    said.extend(str(warning.message) for warning in caught)
+
+
+class Picture:
+    """A finished figure as PNG, with its alt text; as a cell's last value it is shown."""
+
+    def __init__(self, figure: Figure, alt: str) -> None:
+        buffer = io.BytesIO()
+        # White behind the axes, so that it reads in a dark theme too; no version in the file.
+        figure.savefig(buffer, dpi=110, bbox_inches="tight", facecolor="white", metadata={"Software": None})
+        plt.close(figure)
+        self.png, self.alt = buffer.getvalue(), alt
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, bytes | str]:
+        return {"image/png": self.png, "text/plain": self.alt}
+
+
+def lines(
+    x: Sequence[float],
+    series: Mapping[str, Sequence[float]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str,
+    alt: str,
+    ylim: tuple[float, float] | None = None,
+) -> Picture:
+    """Draw one line for each series over ``x``, told apart by colour and by marker."""
+    figure, axes = plt.subplots(figsize=(7.2, 3.6))
+    for (name, values), colour, marker in zip(series.items(), COLOURS, MARKERS):
+        axes.plot(x, values, color=colour, marker=marker, markersize=5, linewidth=1.6, label=name)
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title, ylim=ylim)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return Picture(figure, alt)
+
+
+def attention_maps(
+    maps: Mapping[str, np.ndarray | torch.Tensor], tokens: Sequence[str], *, alt: str
+) -> Picture:
+    """Draw attention weights side by side, one heat map a title; ticks are the tokens.
+
+    Args:
+        maps: For each title the weights, of shape ``(seq, seq)``: rows are queries, columns keys.
+        tokens: The ``seq`` token strings.
+    """
+    size = 1.4 + 0.42 * len(tokens)
+    figure, all_axes = plt.subplots(
+        1, len(maps), figsize=(size * len(maps), size), layout="constrained", squeeze=False
+    )
+    for axes, (title, weights) in zip(all_axes[0], maps.items()):
+        image = axes.imshow(np.asarray(weights), vmin=0, vmax=1, cmap="viridis")
+        axes.set_xticks(range(len(tokens)), tokens, rotation=60, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(tokens)), tokens)
+        for i, row in enumerate(np.asarray(weights)):
+            for j, weight in enumerate(row[: i + 1]):
+                shade = "black" if weight > 0.6 else "white"
+                axes.text(j, i, f"{weight:.2f}", ha="center", va="center", fontsize=7, color=shade)
+        axes.set(title=title, xlabel="is looked at (key)")
+    all_axes[0][0].set_ylabel("looks (query)")
+    figure.colorbar(image, ax=all_axes, shrink=0.7, label="attention weight")
+    return Picture(figure, alt)
