@@ -85,7 +85,7 @@ def test_a_notebook_file_is_clean(path: Path) -> None:
     }
     for cell in notebook["cells"]:
         assert set(cell["metadata"]) <= {"tags"}
-        assert len(source(cell).splitlines()) <= 24 or cell["cell_type"] == "markdown", source(cell)
+        assert len(source(cell).splitlines()) <= 20 or cell["cell_type"] == "markdown", source(cell)
     assert path.stat().st_size < 1_000_000
     assert not re.search(r"/home/|/root/|/Users/|/tmp/|[A-Z]:\\\\", path.read_text(encoding="utf-8"))
 
