@@ -34,6 +34,8 @@ PAGE = """{% extends "lab/index.html.j2" %}
 <img src="data:image/png;base64,{{ output.data["image/png"] }}" alt="{{ alt }}">
 </div>{% endblock %}
 {% block html_head_js %}{% endblock %}
+{% block html_head_js_mathjax %}{% endblock %}
+{% block html_head_js_mermaidjs %}{% endblock %}
 """
 INDEX = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>The course</title>
