@@ -147,7 +147,7 @@ def fetch(again: bool = False) -> Path:
         raise  # a failed download or check, which has explained itself
     except Exception as error:  # OSError, or what safetensors and tokenizers make of a full disk
         raise RuntimeError(
-            f"The model could not be stored in {folder.parent}: {error}\n"
+            f"The model could not be made in {folder.parent}: {error}\n"
             "If the disk is full or cannot be written to, set TINYLIB_CACHE to a folder that can, "
             "with 1.3 GB free."
         ) from error
