@@ -9,6 +9,7 @@ import base64
 import hashlib
 import html
 import os
+import re
 import sys
 import time
 from importlib.metadata import version
@@ -27,7 +28,8 @@ BUILD = ROOT / "build"
 README_FIGURE = "readme-figure"
 """The tag of the cell whose figure the README shows, and the name of the file that it shows."""
 
-# Figures get their alt text, which they carry as text/plain. Nothing is loaded from the network.
+# Figures get their alt text, which they carry as text/plain. Nothing is loaded from the network, and
+# a narrow screen scrolls a grid sideways instead of breaking its lines.
 PAGE = """{% extends "lab/index.html.j2" %}
 {% block data_png %}<div class="jp-RenderedImage jp-OutputArea-output">
 {%- set alt = output.data["text/plain"] | escape %}
@@ -36,14 +38,20 @@ PAGE = """{% extends "lab/index.html.j2" %}
 {% block html_head_js %}{% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
 {% block html_head_js_mermaidjs %}{% endblock %}
+{% block html_head_css %}<style>
+.jp-OutputArea-output pre { white-space: pre; overflow-x: auto; } img { max-width: 100%; }
+</style>{% endblock %}
 """
 INDEX = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>The course</title>
+<html lang="en"><head><meta charset="utf-8"><title>Silent bugs of fine-tuning</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>
 :root {{ color-scheme: light dark; }}
 body {{ font: 18px/1.5 system-ui, sans-serif; max-width: 42rem; margin: 3rem auto; padding: 0 1rem; }}
 li {{ margin: 1rem 0; }} small {{ opacity: .75; }}
-</style></head><body><h1>Silent bugs of fine-tuning</h1><ol start="0">{items}</ol></body></html>
+ul {{ list-style: none; padding: 0; }}
+</style></head><body><h1>Silent bugs of fine-tuning</h1>
+<p>Nothing raises, the loss looks fine, and the model talks garbage. Begin with lesson 00.</p>
+<ul>{items}</ul></body></html>
 """
 
 
@@ -55,7 +63,7 @@ def lessons() -> list[Path]:
 def title_and_aim(notebook: NotebookNode) -> tuple[str, str]:
     """Return a lesson's heading and the line of prerequisites and minutes under it."""
     heading, *rest = [line for line in notebook.cells[0].source.splitlines() if line.strip()]
-    return heading.lstrip("# "), rest[0].strip("*_ ")
+    return heading.lstrip("# "), re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", rest[0].strip("* "))
 
 
 def execute(path: Path) -> NotebookNode:
@@ -117,12 +125,16 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
+def to_html(notebook: NotebookNode, title: str) -> str:
+    """Render an executed lesson as one self-contained page."""
+    exporter = HTMLExporter(template_file="page.html.j2", extra_loaders=[DictLoader({"page.html.j2": PAGE})])
+    body, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
+    return body.replace(".ipynb", ".html")  # links from lesson to lesson
+
+
 def pages() -> None:
     """Execute all lessons and leave them as HTML pages with an index under build/."""
     BUILD.mkdir(exist_ok=True)
-    exporter = HTMLExporter(
-        template_file="page.html.j2", extra_loaders=[DictLoader({"page.html.j2": PAGE})], embed_images=True
-    )
     items = []
     for path in lessons():
         page = BUILD / f"{path.stem}.html"
@@ -131,9 +143,7 @@ def pages() -> None:
         if page.is_file() and page.read_text(encoding="utf-8").endswith(stamp):
             print(f"{path.stem} unchanged", flush=True)
         else:
-            body, _ = exporter.from_notebook_node(execute(path), {"metadata": {"name": title}})
-            body = body.replace(".ipynb", ".html")  # links from lesson to lesson
-            page.write_text(body + stamp, encoding="utf-8")
+            page.write_text(to_html(execute(path), title) + stamp, encoding="utf-8")
         items.append(
             f'<li><a href="{page.name}">{html.escape(title)}</a><br><small>{html.escape(aim)}</small></li>'
         )

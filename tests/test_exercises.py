@@ -35,7 +35,7 @@ def test_every_exercise_has_a_card_and_every_card_an_exercise() -> None:
 
 @pytest.mark.parametrize("name", exercises.EXERCISES)
 def test_the_cards_own_solution_is_right(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert said(capsys, name, printed_solution(name)) == "✓ Right, on 20 cases."
+    assert said(capsys, name, printed_solution(name)) == "✓ Right, on 40 cases."
 
 
 @pytest.mark.parametrize("name", exercises.EXERCISES)
@@ -66,10 +66,10 @@ def test_an_answer_for_the_example_only_is_not_right(capsys: pytest.CaptureFixtu
 
 def test_code_that_raises_is_told_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert "your code raised ZeroDivisionError: division by zero" in said(
-        capsys, "positions", lambda mask: 1 / 0
+        capsys, "is_right", lambda task, side, mask: 1 / 0
     )
 
 
 def test_an_unknown_exercise_is_refused() -> None:
-    with pytest.raises(ValueError, match="No exercise 'nothing'; there are pad_left, pads_per_row"):
+    with pytest.raises(ValueError, match="No exercise 'nothing'; there are is_right, pad_left, pads_per_row"):
         exercises.check("nothing", print)

@@ -15,13 +15,16 @@ def test_a_token_grid_lines_up_under_the_tokens(tinyllama: tuple) -> None:
     ids = tokenizer("Name three fruits.", add_special_tokens=False)["input_ids"]
     batch = pad([ids, [5] * (len(ids) + 2)], tokenizer.pad_token_id)
     batch["position_ids"] = position_ids(batch["attention_mask"])
-    first, second = show.token_grid(tokenizer, batch).split("\n\n")
-    assert first.splitlines() == [
-        "row 0          │ </s> </s> Name ·three ·fruits.",
-        "attention_mask │    0    0    1      1        1",
-        "position_ids   │    0    0    0      1        2",
+    grid = show.token_grid(tokenizer, batch)
+    assert grid.split("\n\n")[0].splitlines() == [
+        "row 0          │   </s>   </s>   Name ·three ·fruits.",
+        "attention_mask │      0      0      1      1        1",
+        "position_ids   │      0      0      0      1        2",
     ]
+    assert len({len(line) for line in grid.splitlines() if line}) == 1  # all rows make one rectangle
+    second = show.token_grid(tokenizer, batch, rows=[1])
     assert second.startswith("row 1 ")
+    assert "row 0" not in second
 
 
 def test_a_wide_grid_is_cut_in_the_middle(tinyllama: tuple) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 Row = list[int]
+CASES = 40
 
 
 def check(exercise: str, answer: Callable[..., Any]) -> None:
@@ -27,7 +28,7 @@ def check(exercise: str, answer: Callable[..., Any]) -> None:
         raise ValueError(f"No exercise {exercise!r}; there are {', '.join(sorted(EXERCISES))}.")
     right, make_case, mistakes = EXERCISES[exercise]
     generator = random.Random(0)
-    cases = [make_case(generator) for _ in range(20)]
+    cases = [make_case(generator) for _ in range(CASES)]
     given = []
     for case in cases:
         try:
@@ -112,16 +113,22 @@ def _with_mask(make_mask: Callable[[Row, Row, int], Row]) -> Callable[..., tuple
     return mistake
 
 
-def _positions(mask: Row) -> Row:
-    positions, seen = [], 0
-    for real in mask:
-        positions.append(seen if real else 0)
-        seen += real
-    return positions
+def _is_right(task: str, side: str, mask: str) -> bool:
+    right = [
+        ("generate", "left", "from lengths"),
+        ("train", "left", "from lengths"),
+        ("train", "right", "from lengths"),
+        ("train", "right", "none"),
+    ]
+    return (task, side, mask) in right
 
 
-def _mask_row(generator: random.Random) -> tuple[Row]:
-    return ([0] * generator.randint(1, 3) + [1] * generator.randint(1, 4),)
+def _call_to_review(generator: random.Random) -> tuple[str, str, str]:
+    return (
+        generator.choice(["generate", "train"]),
+        generator.choice(["left", "right"]),
+        generator.choice(["none", "from lengths", "from ids"]),
+    )
 
 
 EXERCISES: dict[str, tuple[Callable[..., Any], Callable[[random.Random], tuple], list]] = {
@@ -178,18 +185,25 @@ EXERCISES: dict[str, tuple[Callable[..., Any], Callable[[random.Random], tuple],
             ),
         ],
     ),
-    "positions": (
-        _positions,
-        _mask_row,
+    "is_right": (
+        _is_right,
+        _call_to_review,
         [
-            (lambda mask: list(range(len(mask))), "you counted the pads. The first real token is at 0."),
             (
-                lambda mask: [max(0, sum(mask[: i + 1])) for i in range(len(mask))],
-                "off by one: the first real token is at 0, not at 1.",
+                lambda task, side, mask: side == "left" and mask == "from lengths",
+                "that is right for generation. Training allows more.",
             ),
             (
-                lambda mask: [sum(mask[: i + 1]) - 1 for i in range(len(mask))],
-                "pads got -1. No embedding has that position: write 0 there.",
+                lambda task, side, mask: mask == "from lengths" and (task == "train" or side == "left"),
+                "one more is right: in training the causal mask hides pads on the right by itself.",
+            ),
+            (
+                lambda task, side, mask: _is_right(task, side, mask.replace("ids", "lengths")),
+                "a mask from ids hides real ends of turns here, since pad = EOS.",
+            ),
+            (
+                lambda task, side, mask: mask == "from lengths",
+                "with a mask from lengths the side still matters for generation, and one call needs no mask.",
             ),
         ],
     ),

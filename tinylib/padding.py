@@ -48,8 +48,8 @@ def pad(rows: Sequence[Sequence[int]], pad_id: int, side: Side = "left") -> dict
 def position_ids(attention_mask: torch.Tensor) -> torch.Tensor:
     """Count positions from each row's first real token, so that pads do not push it along.
 
-    The same rule as transformers' ``generate`` (``generation/utils.py``); a plain ``forward`` has
-    none and counts the pads, which matters to models with absolute positions, such as GPT-2.
+    For real tokens the same as in transformers' ``generate`` (``generation/utils.py``). A plain
+    ``forward`` counts the pads, which matters to models with absolute positions, such as GPT-2.
 
     Args:
         attention_mask: 1 = real, 0 = padding, of shape ``(batch, seq)``.

@@ -32,13 +32,17 @@ def token_strings(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int] | torch
 
 
 def token_grid(
-    tokenizer: PreTrainedTokenizerBase, batch: Mapping[str, torch.Tensor], columns: int = 8
+    tokenizer: PreTrainedTokenizerBase,
+    batch: Mapping[str, torch.Tensor],
+    rows: Sequence[int] | None = None,
+    columns: int = 8,
 ) -> str:
     """Draw a batch as text: for each row its tokens and, under each token, whatever else is there.
 
     Args:
         batch: ``input_ids`` and any others of the same shape ``(batch, seq)``, such as
             ``attention_mask`` or ``position_ids``.
+        rows: The numbers of the rows to draw; all by default.
         columns: The most columns to draw; from the middle of a wider batch some are left out (``…``).
 
     Raises:
@@ -53,20 +57,20 @@ def token_grid(
     if seq > columns:
         shown = [*range(columns // 2), None, *range(seq - (columns - columns // 2), seq)]
     blocks = []
-    for i, row in enumerate(input_ids):
-        tokens = token_strings(tokenizer, row)
-        lines = {f"row {i}": tokens}
+    for i in range(len(input_ids)) if rows is None else rows:
+        lines = {f"row {i}": token_strings(tokenizer, input_ids[i])}
         lines |= {name: [str(int(x)) for x in batch[name][i]] for name in batch if name != "input_ids"}
-        cells = {name: ["…" if j is None else values[j] for j in shown] for name, values in lines.items()}
-        widths = [max(len(values[j]) for values in cells.values()) for j in range(len(shown))]
-        margin = max(map(len, cells))
-        blocks.append(
-            "\n".join(
-                f"{name:<{margin}} │ " + " ".join(f"{value:>{w}}" for value, w in zip(values, widths))
-                for name, values in cells.items()
-            )
+        blocks.append({name: ["…" if j is None else line[j] for j in shown] for name, line in lines.items()})
+    margin = max(len(name) for block in blocks for name in block)
+    every_line = [line for block in blocks for line in block.values()]
+    widths = [max(map(len, column)) for column in zip(*every_line)]
+    return "\n\n".join(
+        "\n".join(
+            f"{name:<{margin}} │ " + " ".join(f"{cell:>{width}}" for cell, width in zip(line, widths))
+            for name, line in block.items()
         )
-    return "\n\n".join(blocks)
+        for block in blocks
+    )
 
 
 def answers(prompts: Sequence[str], columns: Mapping[str, Sequence[str]], width: int = 76) -> str:
@@ -133,12 +137,20 @@ def lines(
     title: str,
     alt: str,
     ylim: tuple[float, float] | None = None,
+    xscale: str = "linear",
 ) -> Picture:
-    """Draw one line for each series over ``x``, told apart by colour and by marker."""
+    """Draw one line for each series over ``x``, told apart by colour and by marker.
+
+    With ``xscale="symlog"`` small numbers, 0 among them, get as much room as large ones.
+    """
     figure, axes = plt.subplots(figsize=(7.2, 3.6))
     for (name, values), colour, marker in zip(series.items(), COLOURS, MARKERS):
         axes.plot(x, values, color=colour, marker=marker, markersize=5, linewidth=1.6, label=name)
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title, ylim=ylim)
+    if xscale != "linear":
+        axes.set_xscale(xscale)
+        axes.set_xticks(x, [f"{value:g}" for value in x])
+        axes.minorticks_off()
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -163,7 +175,9 @@ def attention_maps(
         axes.set_xticks(range(len(tokens)), tokens, rotation=60, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(tokens)), tokens)
         for i, row in enumerate(np.asarray(weights)):
-            for j, weight in enumerate(row[: i + 1]):
+            for j, weight in enumerate(row):
+                if j > i and weight == 0:
+                    continue  # nobody looks ahead
                 shade = "black" if weight > 0.6 else "white"
                 axes.text(j, i, f"{weight:.2f}", ha="center", va="center", fontsize=7, color=shade)
         axes.set(title=title, xlabel="is looked at (key)")
