@@ -137,20 +137,19 @@ def lines(
     title: str,
     alt: str,
     ylim: tuple[float, float] | None = None,
-    xscale: str = "linear",
+    evenly: bool = False,
 ) -> Picture:
     """Draw one line for each series over ``x``, told apart by colour and by marker.
 
-    With ``xscale="symlog"`` small numbers, 0 among them, get as much room as large ones.
+    With ``evenly`` the points stand side by side at equal distances, whatever their numbers.
     """
     figure, axes = plt.subplots(figsize=(7.2, 3.6))
+    places = range(len(x)) if evenly else x
     for (name, values), colour, marker in zip(series.items(), COLOURS, MARKERS):
-        axes.plot(x, values, color=colour, marker=marker, markersize=5, linewidth=1.6, label=name)
+        axes.plot(places, values, color=colour, marker=marker, markersize=5, linewidth=1.6, label=name)
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title, ylim=ylim)
-    if xscale != "linear":
-        axes.set_xscale(xscale)
-        axes.set_xticks(x, [f"{value:g}" for value in x])
-        axes.minorticks_off()
+    if evenly:
+        axes.set_xticks(places, [f"{value:g}" for value in x])
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
