@@ -27,6 +27,8 @@ ROOT = NOTEBOOKS.parent
 BUILD = ROOT / "build"
 README_FIGURE = "readme-figure"
 """The tag of the cell whose figure the README shows, and the name of the file that it shows."""
+LIVE = "application/vnd.jupyter.widget-view+json"
+"""The type of an output that lives only as long as its kernel: a progress bar."""
 
 # Figures get their alt text, which they carry as text/plain. Nothing is loaded from the network, and
 # a narrow screen scrolls a grid sideways instead of breaking its lines.
@@ -102,6 +104,8 @@ def clean(notebook: NotebookNode) -> None:
         for output in cell.get("outputs", []):
             if "metadata" in output:
                 output.metadata = {}
+            if LIVE in output.get("data", {}):
+                del output.data[LIVE]  # its text is left, and compared; the bar itself would be dead
 
 
 def store() -> None:
@@ -119,7 +123,8 @@ def store() -> None:
 def fingerprint(path: Path) -> str:
     """Digest all that a page depends on, so that an unchanged lesson is not run again."""
     digest = hashlib.sha256()
-    for source in [path, Path(__file__), *sorted((ROOT / "tinylib").glob("*.py"))]:
+    library = sorted(path for path in (ROOT / "tinylib").rglob("*") if path.suffix in (".py", ".jsonl"))
+    for source in [path, Path(__file__), *library]:
         digest.update(source.read_bytes())
     digest.update(repr((os.environ.get("TINYLIB_MODEL"), version("transformers"), version("torch"))).encode())
     return digest.hexdigest()
@@ -127,6 +132,9 @@ def fingerprint(path: Path) -> str:
 
 def to_html(notebook: NotebookNode, title: str) -> str:
     """Render an executed lesson as one self-contained page."""
+    for cell in notebook.cells:
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if LIVE not in output.get("data", {})]
     exporter = HTMLExporter(template_file="page.html.j2", extra_loaders=[DictLoader({"page.html.j2": PAGE})])
     body, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
     return body.replace(".ipynb", ".html")  # links from lesson to lesson

@@ -31,6 +31,6 @@ def test_what_is_wrong_comes_with_what_to_do(
     text = capsys.readouterr().out
     assert 'NO   gguf is not installed\n     → python -m pip install "gguf' in text
     assert 'NO   transformers 4.0.0\n     → python -m pip install "transformers' in text
-    assert "2 GB needed\n     → Close other programs" in text
+    assert "3 GB needed\n     → Close other programs" in text
     assert "ok   the model is not here yet\n     → It comes by itself" in text
     assert text.endswith("Not ready yet: see the lines that begin with NO.\n")

@@ -71,5 +71,7 @@ def test_code_that_raises_is_told_without_a_traceback(capsys: pytest.CaptureFixt
 
 
 def test_an_unknown_exercise_is_refused() -> None:
-    with pytest.raises(ValueError, match="No exercise 'nothing'; there are is_right, pad_left, pads_per_row"):
+    with pytest.raises(
+        ValueError, match="No exercise 'nothing'; there are is_right, loss_shifts, pad_labels, "
+    ):
         exercises.check("nothing", print)

@@ -27,11 +27,14 @@ IGNORED = {
 }
 # Functions that a lesson builds in front of the reader and that tinylib then provides.
 BUILT_IN_A_LESSON = {
-    ("00_start_here", "prompt_ids"),
     ("01_garbled_output", "tokens_in_common"),
     ("01_garbled_output", "total_variation"),
     ("02_fix_with_masks", "pad"),
     ("02_fix_with_masks", "position_ids"),
+    ("03_label_misalignment", "plain_loss"),
+    ("03_label_misalignment", "shift"),
+    ("03_label_misalignment", "shifting_loss"),
+    ("04_fine_tune_correctly", "label_turns"),
 }
 
 
@@ -46,7 +49,7 @@ def source(cell: dict[str, Any]) -> str:
 
 def test_the_lessons_are_numbered_without_gaps() -> None:
     assert [int(name[:2]) for name in IDS] == list(range(len(IDS)))
-    assert len(IDS) >= 3
+    assert len(IDS) >= 6
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
@@ -202,6 +205,37 @@ def test_the_stored_outputs_show_real_gibberish_and_its_cure() -> None:
     counts = re.findall(r"(\d+) of +(\d+) tokens in common", proofs)
     assert len(counts) == len(garbled)
     assert all(common == length for common, length in counts)
+
+
+def printed(path: Path) -> str:
+    return "\n".join("".join(o.get("text", "")) for cell in cells(path, "code") for o in cell["outputs"])
+
+
+def test_the_stored_outputs_show_four_combinations() -> None:
+    """Lesson 03: two right trainings that agree, one that skips, one that repeats, and equal last losses."""
+    text = printed(NOTEBOOKS[3])
+    counted = re.findall(r"│ last loss ([\d.]+) │ 3, 4, 5 → \[(.*?)\] │ steps of \{(\d)\}, 40 prompts", text)
+    assert [(new, step) for _, new, step in counted] == [
+        ("6, 7, 8, 9", "1"), ("6, 7, 8, 9", "1"), ("7, 9, 11, 13", "2"), ("5, 5, 5, 5", "0")
+    ]  # fmt: skip
+    assert len({loss for loss, _, _ in counted}) == 1
+    first = [float(loss) for loss in re.findall(r"first loss +([\d.]+)", text)]
+    assert max(first[:2]) < 4 < 10 < min(first[2:])
+
+
+def test_the_stored_outputs_show_a_model_that_has_learned_its_job() -> None:
+    """Lesson 04: none right before, at least nine of ten after, and what each mistake does."""
+    text = printed(NOTEBOOKS[4])
+    assert "exactly right before training: 0%" in text
+    assert re.search(r"^exactly right: (90 % or more|all)$", text, flags=re.MULTILINE)
+    table = {line.split("  ")[0]: line for line in text.splitlines()}
+    assert len(re.findall("90 % or more|all", table["right"])) == 2
+    assert table["shifted twice"].split("  ")[-1] != table["right"].split("  ")[-1]
+
+
+def test_the_stored_outputs_show_a_model_that_never_stops_and_its_cures() -> None:
+    found = re.findall(r"stopped by themselves: (\d) of 6", printed(NOTEBOOKS[5]))
+    assert found == ["0", "0", "6", "6"]
 
 
 def test_the_lessons_run_on_another_model(tinyllama_folder: Path) -> None:

@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 
 from tinylib import models
 
-NEEDED_MEMORY = 2_000_000_000  # bytes; a lesson's process stays below
+NEEDED_MEMORY = 3_000_000_000  # bytes; a lesson's process stays below
 
 
 def check() -> bool:
@@ -52,7 +52,7 @@ def _memory() -> tuple[bool, str, str]:
     available = psutil.virtual_memory().available
     fine = available >= NEEDED_MEMORY
     advice = "" if fine else "Close other programs or notebooks (Kernel → Shut Down All Kernels)."
-    return fine, f"memory: {available / 1e9:.1f} GB available, 2 GB needed", advice
+    return fine, f"memory: {available / 1e9:.1f} GB available, 3 GB needed", advice
 
 
 def _model() -> tuple[bool, str, str]:

@@ -57,7 +57,7 @@ def _plain(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
-    return value
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def _call(exercise: str, case: Sequence[Any]) -> str:
@@ -129,6 +129,57 @@ def _call_to_review(generator: random.Random) -> tuple[str, str, str]:
         generator.choice(["left", "right"]),
         generator.choice(["none", "from lengths", "from ids"]),
     )
+
+
+def _targets(ids: Row, prompt_length: int) -> Row:
+    said = []
+    for i in range(len(ids)):
+        following = i + 1
+        learned = prompt_length <= following < len(ids)
+        said.append(ids[following] if learned else -100)
+    return said
+
+
+def _counted(generator: random.Random) -> tuple[Row, bool]:
+    data_shifts = generator.random() < 0.5
+    step = int(data_shifts) + generator.randint(0, 1)
+    return [5 + step * n for n in (1, 2, 3)], data_shifts
+
+
+def _turns(generator: random.Random) -> list[tuple[Row, Row]]:
+    # An answer ends with 2, the end of turn, which occurs in what was read as well.
+    def words(least: int) -> Row:
+        return [generator.randint(5, 8) for _ in range(generator.randint(least, 3))]
+
+    return [([*words(1), 2, *words(1)], [*words(1), 2]) for _ in range(generator.randint(2, 3))]
+
+
+def _labels_of_turns(turns: list[tuple[Row, Row]], learned: Callable[[Row, Row, int], Row]) -> Row:
+    labels = []
+    for i, (read, said) in enumerate(turns):
+        labels += learned(read, said, i)
+    return labels
+
+
+def _turn_labels(turns: list[tuple[Row, Row]]) -> Row:
+    return _labels_of_turns(turns, lambda read, said, i: [-100] * len(read) + said)
+
+
+def _micro_batches(generator: random.Random) -> tuple[list[float], list[int]]:
+    counts = [generator.randint(1, 30) for _ in range(generator.randint(2, 4))]
+    counts[0] = max(counts) + 5  # never all equal
+    return [generator.randint(1, 40) / 8 for _ in counts], counts
+
+
+def _step_loss(losses: list[float], counts: list[int]) -> float:
+    total = 0.0
+    for loss, count in zip(losses, counts):
+        total += loss * count
+    return total / sum(counts)
+
+
+def _labels_by_length(rows: list[Row]) -> list[Row]:
+    return [row + [-100] * count for row, count in zip(rows, _pads_per_row(rows))]
 
 
 EXERCISES: dict[str, tuple[Callable[..., Any], Callable[[random.Random], tuple], list]] = {
@@ -204,6 +255,116 @@ EXERCISES: dict[str, tuple[Callable[..., Any], Callable[[random.Random], tuple],
             (
                 lambda task, side, mask: mask == "from lengths",
                 "with a mask from lengths the side still matters for generation, and one call needs no mask.",
+            ),
+        ],
+    ),
+    "targets": (
+        _targets,
+        lambda generator: ([generator.randint(5, 9) for _ in range(7)] + [2], generator.randint(2, 5)),
+        [
+            (
+                lambda ids, n: [-100] * n + ids[n:],
+                "these are labels for a loss that shifts: position i holds token i itself.",
+            ),
+            (lambda ids, n: [*ids[1:], -100], "you supervise the prompt as well."),
+            (
+                lambda ids, n: [-100] * n + [*ids[n + 1 :], -100],
+                "nobody learns the first token of the answer; the last token of the prompt should say it.",
+            ),
+            (lambda ids, n: [*_targets(ids, n)[1:], -100], "you have shifted twice."),
+            (lambda ids, n: [*_targets(ids, n)[:-2], -100, -100], "the end of turn is not learned."),
+        ],
+    ),
+    "loss_shifts": (
+        lambda continued, data_shifts: continued[0] - 5 - int(data_shifts) == 1,
+        _counted,
+        [
+            (
+                lambda continued, data_shifts: continued[0] - 5 - int(data_shifts) != 1,
+                "the other way round: the two offsets add up to the step.",
+            ),
+            (
+                lambda continued, data_shifts: not data_shifts,
+                "that would be right if all were well. Look at the step.",
+            ),
+            (
+                lambda continued, data_shifts: continued[0] - 5 == 1,
+                "that says whether the training was right, not what the loss does.",
+            ),
+        ],
+    ),
+    "turn_labels": (
+        _turn_labels,
+        lambda generator: (_turns(generator),),
+        [
+            (
+                lambda turns: _labels_of_turns(turns, lambda read, said, i: read + said),
+                "you supervise the prompts as well.",
+            ),
+            (
+                lambda turns: _labels_of_turns(
+                    turns,
+                    lambda read, said, i: (
+                        [-100] * len(read) + (said if i == len(turns) - 1 else [-100] * len(said))
+                    ),
+                ),
+                "only the last answer is learned; the earlier ones are the model's words too.",
+            ),
+            (
+                lambda turns: _labels_of_turns(
+                    turns, lambda read, said, i: [-100] * len(read) + said[:-1] + [-100]
+                ),
+                "the ends of turn are not learned: this model would never stop.",
+            ),
+            (
+                lambda turns: _labels_of_turns(
+                    turns, lambda read, said, i: [t if t == 2 else -100 for t in read] + said
+                ),
+                "the user's ends of turn are not the model's to say.",
+            ),
+            (
+                lambda turns: [*_turn_labels(turns)[1:], -100],
+                "you have shifted; transformers' loss will do it again.",
+            ),
+        ],
+    ),
+    "step_loss": (
+        _step_loss,
+        _micro_batches,
+        [
+            (
+                lambda losses, counts: sum(losses) / len(losses),
+                "that is the mean of the means: a short micro-batch counts as much as a long one.",
+            ),
+            (
+                lambda losses, counts: sum(loss * n for loss, n in zip(losses, counts)),
+                "that is the sum over all tokens; divide by how many there are.",
+            ),
+            (
+                lambda losses, counts: sum(losses) / sum(counts),
+                "weigh each loss with its number of tokens before you add them.",
+            ),
+        ],
+    ),
+    "pad_labels": (
+        _labels_by_length,
+        lambda generator: (_rows(generator),),
+        [
+            (
+                lambda rows: [[-100 if t == 2 else t for t in row] for row in _labels_by_length(rows)],
+                "you look at the ids, so real ends of turn are ignored too. Use the lengths.",
+            ),
+            (
+                lambda rows: [row + [2] * n for row, n in zip(rows, _pads_per_row(rows))],
+                "the pads are supervised: the model would learn to say pads.",
+            ),
+            (
+                lambda rows: [[-100] * n + row for row, n in zip(rows, _pads_per_row(rows))],
+                "your pads are on the left; the ids of this card have them on the right.",
+            ),
+            (
+                lambda rows: [row[:-1] + [-100] * (n + 1) for row, n in zip(rows, _pads_per_row(rows))],
+                "the last token of each answer is lost: it is the one that says stop.",
             ),
         ],
     ),

@@ -78,7 +78,7 @@ def load(
     source = _resolve(name)
     device = torch.device(device or os.environ.get("TINYLIB_DEVICE") or best_device())
     dtype = dtype or best_dtype(device)
-    with _progress_bars(not Path(source).is_dir()):
+    with progress_bars(not Path(source).is_dir()):
         with _explained("tokenizer", name, source):
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         _check_tokenizer(name, tokenizer)
@@ -93,6 +93,13 @@ def load(
     # TinyLlama sets 2048 here; generate() would warn that max_new_tokens is given as well.
     model.generation_config.max_length = GenerationConfig().max_length
     return model.to(device).eval(), tokenizer
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | os.PathLike) -> None:
+    """Write a model and its tokenizer into ``folder``, from which `load` reads both again."""
+    with progress_bars(False):
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 def best_device() -> str:
@@ -195,7 +202,7 @@ def _resolve(name: str) -> str:
 
 
 @contextmanager
-def _progress_bars(shown: bool) -> Iterator[None]:
+def progress_bars(shown: bool) -> Iterator[None]:
     """Hide transformers' bars unless ``shown``: a folder loads in a second, a download does not."""
     if shown or not transformers_logging.is_progress_bar_enabled():
         yield

@@ -6,6 +6,7 @@ Nothing here computes; it only shows what the other modules made. Figures carry 
 import io
 import logging
 import textwrap
+import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -59,18 +60,44 @@ def token_grid(
     blocks = []
     for i in range(len(input_ids)) if rows is None else rows:
         lines = {f"row {i}": token_strings(tokenizer, input_ids[i])}
-        lines |= {name: [str(int(x)) for x in batch[name][i]] for name in batch if name != "input_ids"}
+        others = [name for name in batch if name != "input_ids"]
+        lines |= {name: [_cell(name, int(x), tokenizer) for x in batch[name][i]] for name in others}
         blocks.append({name: ["…" if j is None else line[j] for j in shown] for name, line in lines.items()})
-    margin = max(len(name) for block in blocks for name in block)
+    return grid(*blocks)
+
+
+def _cell(name: str, value: int, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Labels are tokens, and ``–`` where they are ignored; all else is a number."""
+    if not name.startswith("labels"):
+        return str(value)
+    return "–" if value == -100 else token_strings(tokenizer, [value])[0]
+
+
+def grid(*blocks: Mapping[str, Sequence[str]]) -> str:
+    """Write named lines of short texts, column under column; an empty line between blocks."""
+    margin = max(_width(name) for block in blocks for name in block)
     every_line = [line for block in blocks for line in block.values()]
-    widths = [max(map(len, column)) for column in zip(*every_line)]
+    widths = [max(map(_width, column)) for column in zip(*every_line)]
     return "\n\n".join(
         "\n".join(
-            f"{name:<{margin}} │ " + " ".join(f"{cell:>{width}}" for cell, width in zip(line, widths))
+            _padded(name, -margin)
+            + " │ "
+            + " ".join(_padded(cell, width) for cell, width in zip(line, widths))
             for name, line in block.items()
         )
         for block in blocks
     )
+
+
+def _width(text: str) -> int:
+    """Columns that a text takes in a monospaced font: Chinese characters take two."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def _padded(text: str, width: int) -> str:
+    """Fill with spaces: on the left, or on the right if ``width`` is negative."""
+    spaces = " " * (abs(width) - _width(text))
+    return spaces + text if width > 0 else text + spaces
 
 
 def answers(prompts: Sequence[str], columns: Mapping[str, Sequence[str]], width: int = 76) -> str:
@@ -182,4 +209,39 @@ def attention_maps(
         axes.set(title=title, xlabel="is looked at (key)")
     all_axes[0][0].set_ylabel("looks (query)")
     figure.colorbar(image, ax=all_axes, shrink=0.7, label="attention weight")
+    return Picture(figure, alt)
+
+
+def label_arrows(
+    tokens: Sequence[str], offsets: Mapping[str, int], supervised: Sequence[bool], *, alt: str
+) -> Picture:
+    """Draw for each title an arrow from every position to the token that it is trained to say.
+
+    Args:
+        tokens: The token strings of one row.
+        offsets: For each title, how far ahead the label lies: 0, 1 or 2.
+        supervised: For each token, whether it is to be learned; arrows lead to these only.
+    """
+    figure, all_axes = plt.subplots(len(offsets), 1, figsize=(7.2, 1.45 * len(offsets)), layout="constrained")
+    for axes, (title, offset), colour in zip(np.atleast_1d(all_axes), offsets.items(), COLOURS):
+        for i, token in enumerate(tokens):
+            axes.text(i, 1, token, ha="center", va="center", fontsize=9)
+            said = i + offset
+            if said < len(tokens) and supervised[said]:
+                axes.text(
+                    i, 0, tokens[said], ha="center", va="center", fontsize=9, color=colour, weight="bold"
+                )
+                axes.annotate(
+                    "",
+                    (i, 0.22),
+                    (i, 0.78),
+                    arrowprops={"arrowstyle": "->", "color": colour, "linewidth": 1.4},
+                )
+            else:
+                axes.text(i, 0, "–", ha="center", va="center", fontsize=9, color="gray")
+        axes.set(xlim=(-0.9, len(tokens) - 0.4), ylim=(-0.4, 1.4), yticks=[1, 0], xticks=[])
+        axes.set_yticklabels(["reads", "should say"], fontsize=9)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.set_title(title, loc="left", fontsize=10)
     return Picture(figure, alt)

@@ -1,0 +1,198 @@
+"""Training: the Trainer does what a plain loop does, whatever the micro-batches, and goes on after a kill."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_linear_schedule_with_warmup
+
+from tinylib import models
+from tinylib.collate import PaddedCollator
+from tinylib.train import fine_tune, last_checkpoint, prepare, train_last_layers
+
+CHATS = [
+    {"prompt": f"Name {n} fruits{' and a bird' * (n % 3)}.", "completion": " ".join(["Bananas."] * n)}
+    for n in range(1, 13)
+]
+Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+
+
+@pytest.fixture
+def fresh(tinyllama_folder: Path) -> Loaded:
+    """A model of one's own: training changes it."""
+    return models.load(tinyllama_folder)
+
+
+def weights(model: PreTrainedModel) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_the_trainer_gives_the_losses_of_a_plain_loop(fresh: Loaded, tinyllama_folder: Path) -> None:
+    model, tokenizer = fresh
+    batches = []
+
+    def noting(examples: list[dict]) -> dict[str, torch.Tensor]:
+        batches.append(PaddedCollator(tokenizer.pad_token_id)(examples))
+        return batches[-1]
+
+    losses = fine_tune(
+        model,
+        tokenizer,
+        CHATS,
+        collator=noting,
+        per_device_train_batch_size=4,
+        num_train_epochs=2,
+        warmup_steps=2,
+    )
+    by_hand, _ = models.load(tinyllama_folder)
+    optimizer = torch.optim.AdamW(by_hand.parameters(), lr=2e-4, weight_decay=0.0)
+    schedule = get_linear_schedule_with_warmup(optimizer, 2, 6)
+    expected = []
+    for batch in batches[:6]:
+        loss = by_hand(**batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(by_hand.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        expected.append(loss.item())
+    assert losses == pytest.approx(expected, abs=2e-4)  # transformers 4 logs four digits
+    assert (weights(model) - weights(by_hand)).abs().max() < 1e-5
+    assert not model.training
+
+
+def test_ragged_micro_batches_give_the_loss_of_one_batch(fresh: Loaded, tinyllama_folder: Path) -> None:
+    """The mean is over the supervised tokens of the whole step, not of each micro-batch."""
+    model, tokenizer = fresh
+    at_once = fine_tune(model, tokenizer, CHATS, per_device_train_batch_size=4)
+    model, _ = models.load(tinyllama_folder)
+    in_parts = fine_tune(
+        model, tokenizer, CHATS, per_device_train_batch_size=1, gradient_accumulation_steps=4
+    )
+    assert len(at_once) == 3
+    assert in_parts == pytest.approx(at_once, abs=2e-4)
+
+
+def test_the_same_seed_gives_the_same_training(fresh: Loaded, tinyllama_folder: Path) -> None:
+    model, tokenizer = fresh
+    first = fine_tune(model, tokenizer, CHATS, seed=3)
+    again, _ = models.load(tinyllama_folder)
+    assert fine_tune(again, tokenizer, CHATS, seed=3) == first
+    assert torch.equal(weights(model), weights(again))
+    other, _ = models.load(tinyllama_folder)
+    assert fine_tune(other, tokenizer, CHATS, seed=4) != first
+
+
+KILLED = """
+import os, signal, sys
+from tests.test_train import CHATS
+from tinylib import models
+from tinylib.collate import PaddedCollator
+from tinylib.train import fine_tune
+
+model, tokenizer = models.load(sys.argv[1])
+collate, made = PaddedCollator(tokenizer.pad_token_id), []
+
+def dies_at_the_fifth(examples):
+    made.append(1)
+    if len(made) == 6:  # the Trainer asks for one batch ahead
+        os.kill(os.getpid(), signal.SIGKILL)
+    return collate(examples)
+
+fine_tune(model, tokenizer, CHATS, sys.argv[2], collator=dies_at_the_fifth, per_device_train_batch_size=2,
+          save_strategy="steps", save_steps=2)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL")
+def test_a_killed_training_goes_on_to_the_same_result(
+    fresh: Loaded, tinyllama_folder: Path, tmp_path: Path
+) -> None:
+    model, tokenizer = fresh
+    arguments = {"per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 2}
+    whole = fine_tune(model, tokenizer, CHATS, tmp_path / "whole", **arguments)
+
+    root = Path(__file__).parent.parent
+    path = os.pathsep.join([str(root), str(root / "tests")])
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tinyllama_folder), str(tmp_path / "killed")],
+        env={**os.environ, "PYTHONPATH": path},
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    assert Path(last_checkpoint(tmp_path / "killed")).name == "checkpoint-4"
+
+    # What a kill in the middle of writing leaves behind must not be taken for a checkpoint.
+    half = tmp_path / "killed" / "checkpoint-6"
+    half.mkdir()
+    (half / "trainer_state.json").write_text('{"global_st')
+    again, _ = models.load(tinyllama_folder)
+    resumed = fine_tune(again, tokenizer, CHATS, tmp_path / "killed", resume=True, **arguments)
+    assert resumed == whole
+    assert torch.equal(weights(again), weights(model))
+
+
+def test_resuming_without_a_checkpoint_starts_at_the_beginning(fresh: Loaded, tmp_path: Path) -> None:
+    model, tokenizer = fresh
+    assert last_checkpoint(tmp_path / "nothing") is None
+    assert len(fine_tune(model, tokenizer, CHATS, tmp_path, resume=True, max_steps=2)) == 2
+    with pytest.raises(ValueError, match="give the folder"):
+        fine_tune(model, tokenizer, CHATS, resume=True)
+
+
+def test_a_trained_model_is_saved_and_loaded_whole(fresh: Loaded, tmp_path: Path) -> None:
+    model, tokenizer = fresh
+    fine_tune(model, tokenizer, CHATS, max_steps=2)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    again, _ = models.load(tmp_path)
+    assert torch.equal(weights(again), weights(model))
+
+
+def test_only_the_last_layers_are_trained(fresh: Loaded) -> None:
+    model, tokenizer = fresh
+    train_last_layers(model, 1)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    fine_tune(model, tokenizer, CHATS, max_steps=2)
+    changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == {name for name in before if name.startswith("model.layers.3.")}
+    for count in (0, 5):
+        with pytest.raises(ValueError, match=f"count must be 1 to 4, not {count}"):
+            train_last_layers(model, count)
+
+
+def test_what_does_not_fit_is_said(tinyllama: Loaded, capsys: pytest.CaptureFixture[str]) -> None:
+    _, tokenizer = tinyllama
+    two_turns = [
+        {"role": role, "content": "Name three fruits. " * n}
+        for n in (1, 30)
+        for role in ("user", "assistant")
+    ]
+    rows = [CHATS[0], {"prompt": "Hi!", "completion": "Hello. " * 99}, {"messages": two_turns}]
+    assert len(prepare(tokenizer, rows, max_length=120)) == 2
+    assert capsys.readouterr().out == (
+        "1 chats left out: their first answer does not fit (max_length=120; rows 1)\n"
+        "1 chats shortened (max_length=120; rows 2)\n"
+    )
+    assert len(prepare(tokenizer, rows)) == 3
+    assert capsys.readouterr().out == ""
+
+
+def test_bad_input_is_refused_before_any_training(fresh: Loaded) -> None:
+    model, tokenizer = fresh
+    with pytest.raises(ValueError, match="Row 1: Message 1, of the assistant, is empty"):
+        fine_tune(model, tokenizer, [CHATS[0], {"prompt": "Hi!", "completion": ""}])
+    with pytest.raises(ValueError, match="no chat to train on"):
+        fine_tune(model, tokenizer, [])
+    with pytest.raises(ValueError, match="no chat to train on"):
+        fine_tune(model, tokenizer, CHATS, max_length=3)
+    with pytest.raises(ValueError, match=r"model.embed_tokens.weight is in bfloat16, too coarse"):
+        fine_tune(model.bfloat16(), tokenizer, CHATS)
+    with pytest.raises(ValueError, match="No parameter of the model is to be trained"):
+        fine_tune(model.requires_grad_(False), tokenizer, CHATS)

@@ -1,0 +1,59 @@
+"""Chats to train on: those that come with the course, or your own.
+
+``requests-train.jsonl`` and ``requests-test.jsonl`` hold everyday requests, each answered with one line
+of strict JSON (see ``README.md`` beside them).
+"""
+
+from pathlib import Path
+
+import datasets
+
+BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+HERE = Path(__file__).parent
+
+
+def load_chats(source: str = "requests", split: str = "train") -> datasets.Dataset:
+    """Load chats, from the course, a local file or the hub.
+
+    Args:
+        source: ``"requests"`` (the course's own), the path of a JSONL, JSON, CSV or Parquet file, or the
+            id of a data set on the hub.
+        split: Of ``"requests"`` and of a hub's data set: ``"train"``, ``"test"``, ... A file is one split.
+
+    Returns:
+        A data set in which each row is a chat, in one of the forms that `tinylib.chat.messages_of` reads.
+
+    Raises:
+        ValueError: There is no such file or split, it cannot be read, or its columns are not a chat's.
+    """
+    path = Path(source).expanduser()
+    if source == "requests":
+        path = HERE / f"requests-{split}.jsonl"
+        if not path.is_file():
+            raise ValueError(f"'requests' has the splits 'train' and 'test', not {split!r}.")
+    try:
+        if path.suffix in BUILDERS:
+            if not path.is_file():
+                raise ValueError(f"There is no file {path}.")
+            chats = _read(path)
+        else:
+            chats = datasets.load_dataset(source, split=split)
+    except Exception as error:  # datasets raises many kinds; the last cause says most
+        raise ValueError(f"The chats of {source!r} could not be read: {error.__cause__ or error}") from error
+    if not ({"messages"} <= set(chats.column_names) or {"prompt", "completion"} <= set(chats.column_names)):
+        raise ValueError(
+            f"{source!r} has the columns {', '.join(chats.column_names)}. Chats need 'messages', or 'prompt' "
+            "and 'completion': rename yours with chats.rename_column(old, new)."
+        )
+    return chats
+
+
+def _read(path: Path) -> datasets.Dataset:
+    shown = datasets.is_progress_bar_enabled() and path.stat().st_size < 10_000_000
+    if shown:  # a small file is read before a bar could be seen
+        datasets.disable_progress_bars()
+    try:
+        return datasets.load_dataset(BUILDERS[path.suffix], data_files=str(path), split="train")
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
