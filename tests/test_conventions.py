@@ -12,7 +12,7 @@ import pytest
 import torch
 import trl
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config
 
 from tinylib.labels import IGNORE_INDEX, data_offset, loss_offset
 
@@ -44,7 +44,7 @@ def logits() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("config", [LlamaConfig, MistralConfig, Qwen2Config])
-def test_transformers(config: type[PreTrainedConfig], labels: torch.Tensor) -> None:
+def test_transformers(config: type, labels: torch.Tensor) -> None:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config(**SIZES)).eval()
     ids = labels.clamp(min=0)

@@ -214,7 +214,9 @@ def printed(path: Path) -> str:
 def test_the_stored_outputs_show_four_combinations() -> None:
     """Lesson 03: two right trainings that agree, one that skips, one that repeats, and equal last losses."""
     text = printed(NOTEBOOKS[3])
-    counted = re.findall(r"│ last loss ([\d.]+) │ 3, 4, 5 → \[(.*?)\] │ steps of \{(\d)\}, 40 prompts", text)
+    counted = re.findall(
+        r"│ loss 4.2 to ([\d.]+) │ 3, 4, 5 → \[(.*?)\] │ steps of \{(\d)\}, 40 prompts", text
+    )
     assert [(new, step) for _, new, step in counted] == [
         ("6, 7, 8, 9", "1"), ("6, 7, 8, 9", "1"), ("7, 9, 11, 13", "2"), ("5, 5, 5, 5", "0")
     ]  # fmt: skip

@@ -35,12 +35,6 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINYLIB_DEVICE", "cpu")
 
 
-@pytest.fixture(scope="module")
-def shipped() -> Loaded:
-    """Load the shipped model once; the first run ever fetches it."""
-    return models.load("smollm2", device="cpu")
-
-
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Point ``TINYLIB_CACHE`` to an empty folder."""
