@@ -7,15 +7,17 @@ they are installed, and CI has an environment for each.
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import trl
 from datasets import Dataset
+from tiny_models import TINYLLAMA_TEMPLATE
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config
 
 from tinylib import models
-from tinylib.labels import IGNORE_INDEX, data_offset, loss_offset
+from tinylib.labels import IGNORE_INDEX, data_offset, loss_offset, training_example
 
 TABLE = (Path(__file__).parent.parent / "notebooks" / "03_label_misalignment.ipynb").read_text(
     encoding="utf-8"
@@ -24,6 +26,27 @@ SIZES = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.2,
 }  # fmt: skip
+
+PAIRS = [
+    {
+        "prompt": [{"role": "user", "content": asked}],
+        "completion": [{"role": "assistant", "content": answered}],
+    }
+    for asked, answered in [
+        ("Hi!", "The capital of France."),
+        ("Name three fruits.", "Seven days 🍎\nin a week."),
+    ]
+]
+CHATS = [
+    {
+        "messages": [
+            {"role": role, "content": f"{words} {turn}"}
+            for turn in range(turns)
+            for role, words in (("user", "Which animal says meow?"), ("assistant", "The cat says meow."))
+        ]
+    }
+    for turns in (1, 2, 3)
+]
 
 
 def claimed(code_base: str) -> tuple[int, int]:
@@ -55,31 +78,59 @@ def test_transformers(config: type, labels: torch.Tensor) -> None:
     )  # fmt: skip
 
 
+def sft_trainer(
+    folder: Path, output: Path, rows: list[dict], template: str | None = None, **arguments: bool
+) -> Any:
+    """TRL's trainer with a model of its own, since it changes the configuration."""
+    model, tokenizer = models.load(folder)
+    tokenizer.chat_template = template or tokenizer.chat_template
+    config = trl.SFTConfig(
+        output_dir=str(output), report_to="none", use_cpu=True, bf16=False, disable_tqdm=True, **arguments
+    )
+    return trl.SFTTrainer(model, config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+
+
 def test_trl(tinyllama_folder: Path, tmp_path: Path) -> None:
     """The batch that SFTTrainer makes, and the loss that it computes for it."""
-    model, tokenizer = models.load(tinyllama_folder)  # one of its own: the trainer changes its configuration
-    rows = [
-        {
-            "prompt": [{"role": "user", "content": "Hi!"}],
-            "completion": [{"role": "assistant", "content": words}],
-        }
-        for words in ("The capital of France.", "Seven days in a week.")
-    ]
-    trainer = trl.SFTTrainer(
-        model,
-        trl.SFTConfig(
-            output_dir=str(tmp_path), report_to="none", use_cpu=True, bf16=False, disable_tqdm=True
-        ),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=tokenizer,
-    )
+    trainer = sft_trainer(tinyllama_folder, tmp_path, PAIRS)
     batch = next(iter(trainer.get_train_dataloader()))
+    model = trainer.model.eval()
     with torch.no_grad():
-        loss = trainer.compute_loss(model.eval(), dict(batch))
+        loss = trainer.compute_loss(model, dict(batch))
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     assert claimed("TRL, `SFTTrainer`") == (
         data_offset(batch["input_ids"], batch["labels"]), loss_offset(loss, logits, batch["labels"])
     )  # fmt: skip
+
+
+def test_our_labels_are_trls_for_prompts_and_completions(tinyllama_folder: Path, tmp_path: Path) -> None:
+    """TRL goes on to the line break that the template writes after the end of turn; we end there."""
+    trainer = sft_trainer(tinyllama_folder, tmp_path, PAIRS)
+    tokenizer = trainer.processing_class
+    for row, example in zip(PAIRS, trainer.train_dataset):
+        theirs = trainer.data_collator([example])
+        ours = training_example(tokenizer, row)
+        length = len(ours["input_ids"])
+        assert theirs["input_ids"][0, :length].tolist() == ours["input_ids"]
+        assert theirs["labels"][0, :length].tolist() == ours["labels"]
+        assert tokenizer.decode(theirs["input_ids"][0, length:]) == "\n"
+
+
+def test_our_labels_are_trls_for_chats_of_several_turns(tinyllama_folder: Path, tmp_path: Path) -> None:
+    """TRL needs a template that marks what the assistant says; the labels are then the same."""
+    words = "{{ message['content'] + eos_token }}"
+    template = TINYLLAMA_TEMPLATE.replace(
+        "{{ '<|assistant|>\n'  + message['content'] + eos_token }}\n",
+        "{{ '<|assistant|>\n' }}{% generation %}" + words + "{% endgeneration %}{{ '\n' }}",
+    )
+    assert "{% generation %}" in template
+    trainer = sft_trainer(tinyllama_folder, tmp_path, CHATS, template, assistant_only_loss=True)
+    for row, example in zip(CHATS, trainer.train_dataset):
+        theirs = trainer.data_collator([example])
+        ours = training_example(trainer.processing_class, row)
+        length = len(ours["input_ids"])
+        assert theirs["labels"][0, :length].tolist() == ours["labels"]
+        assert (theirs["labels"][0, length:] == IGNORE_INDEX).all()
 
 
 def test_litgpt(labels: torch.Tensor, logits: torch.Tensor) -> None:
