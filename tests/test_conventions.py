@@ -142,7 +142,8 @@ def test_litgpt(labels: torch.Tensor, logits: torch.Tensor) -> None:
     assert "chunked_cross_entropy(logits[..., :-1, :], targets[..., 1:], chunk_size=0)" in script
     as_in_the_script = litgpt.chunked_cross_entropy(logits[..., :-1, :], labels[..., 1:], chunk_size=0)
     ids = labels.clamp(min=1)
-    batch = collate([{"input_ids": i, "labels": lab} for i, lab in zip(ids, labels)])
+    counts = {"token_counts": {"raw": 12, "raw_plus_prompt_template": 12}}
+    batch = collate([{"input_ids": i, "labels": lab, **counts} for i, lab in zip(ids, labels)])
     assert claimed("litgpt, fine-tuning") == (
         data_offset(batch["input_ids"], batch["labels"]), loss_offset(as_in_the_script, logits, labels)
     )  # fmt: skip
