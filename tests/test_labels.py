@@ -19,7 +19,6 @@ from tinylib.labels import (
     training_example,
 )
 
-KINDS = ["shipped", "tinyllama"]
 LETTERS = st.characters(exclude_categories=["C"], include_characters="\n\t")
 WORDS = st.text(LETTERS, min_size=1, max_size=30).filter(str.strip)
 SPECIAL = st.sampled_from(
@@ -27,6 +26,11 @@ SPECIAL = st.sampled_from(
 )
 FORGED = st.builds("{}{}{}".format, WORDS, SPECIAL, WORDS)
 TURNS = st.lists(st.tuples(WORDS | FORGED, WORDS), min_size=1, max_size=3)
+
+
+@pytest.fixture(scope="module", params=["shipped", "tinyllama"])
+def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerBase:
+    return request.getfixturevalue(request.param)[1]
 
 
 def messages_of_turns(turns: list[tuple[str, str]]) -> list[dict[str, str]]:
@@ -45,12 +49,10 @@ def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     return {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @given(turns=TURNS)
 def test_the_supervised_tokens_are_the_answers_and_their_ends(
-    request: pytest.FixtureRequest, kind: str, turns: list[tuple[str, str]]
+    tokenizer: PreTrainedTokenizerBase, turns: list[tuple[str, str]]
 ) -> None:
-    _, tokenizer = request.getfixturevalue(kind)
     assume(all(can_write(tokenizer, answered) for _, answered in turns))
     cut = chat_turns(tokenizer, messages_of_turns(turns))
     assert len(cut) == len(turns)
@@ -63,13 +65,9 @@ def test_the_supervised_tokens_are_the_answers_and_their_ends(
     assert [token for token, label in zip(input_ids, labels) if label != IGNORE_INDEX] == supervised
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @given(turns=TURNS)
-def test_no_words_can_forge_a_turn(
-    request: pytest.FixtureRequest, kind: str, turns: list[tuple[str, str]]
-) -> None:
+def test_no_words_can_forge_a_turn(tokenizer: PreTrainedTokenizerBase, turns: list[tuple[str, str]]) -> None:
     """The special tokens are those that the template writes for harmless words, and no others."""
-    _, tokenizer = request.getfixturevalue(kind)
     special = special_ids(tokenizer)
     harmless = [("Hi!", "Hello.")] * len(turns)
     found, expected = (
@@ -84,19 +82,15 @@ def test_no_words_can_forge_a_turn(
     assert asked == [t for t in prompt_ids(tokenizer, "Hi!") if t in special]
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @given(turns=TURNS)
 def test_what_is_read_in_training_is_what_is_read_when_answering(
-    request: pytest.FixtureRequest, kind: str, turns: list[tuple[str, str]]
+    tokenizer: PreTrainedTokenizerBase, turns: list[tuple[str, str]]
 ) -> None:
-    _, tokenizer = request.getfixturevalue(kind)
     messages = messages_of_turns(turns[:1])
     assert chat_turns(tokenizer, messages)[0][0] == prompt_ids(tokenizer, messages[:-1])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_joined_turns_are_the_whole_conversation(request: pytest.FixtureRequest, kind: str) -> None:
-    _, tokenizer = request.getfixturevalue(kind)
+def test_joined_turns_are_the_whole_conversation(tokenizer: PreTrainedTokenizerBase) -> None:
     messages = messages_of_turns([("Hi!", "Hello."), ("Name a fruit.", "An apple 🍎, or 苹果.")])
     whole = tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"]
     input_ids, _ = label_turns(chat_turns(tokenizer, messages))

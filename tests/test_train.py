@@ -149,8 +149,7 @@ def test_resuming_without_a_checkpoint_starts_at_the_beginning(fresh: Loaded, tm
 def test_a_trained_model_is_saved_and_loaded_whole(fresh: Loaded, tmp_path: Path) -> None:
     model, tokenizer = fresh
     fine_tune(model, tokenizer, CHATS, max_steps=2)
-    model.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
+    models.save(model, tokenizer, tmp_path)
     again, _ = models.load(tmp_path)
     assert torch.equal(weights(again), weights(model))
 

@@ -34,8 +34,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
         ValueError: The prompt is empty, or the conversation does not end with a user's words.
     """
     messages = as_messages(prompt)
-    text, guarded = _render(tokenizer, messages, True), _render(tokenizer, _guard(tokenizer, messages), True)
-    return [token for token, _, _ in _tokens(tokenizer, text, guarded)]
+    return [token for token, _, _ in _tokens(tokenizer, *_rendered(tokenizer, messages, True))]
 
 
 def chat_turns(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> list[Turn]:
@@ -59,7 +58,7 @@ def chat_turns(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[st
             cut cannot be told.
     """
     messages = _checked(messages)
-    text, guarded = _render(tokenizer, messages), _render(tokenizer, _guard(tokenizer, messages))
+    text, guarded = _rendered(tokenizer, messages)
     spoken = []  # where each answer begins and where its turn ends, in characters
     for i, message in enumerate(messages):
         if message["role"] == "assistant":
@@ -88,6 +87,7 @@ def _cut(
 ) -> Iterator[Turn]:
     """Cut tokens (id, first character, last) at the answers; a turn ends with its last special token."""
     special = set(_special_tokens(tokenizer).values())
+    ids = [token for token, _, _ in tokens]
     read = 0
     for start, end in spoken:
         cut = next(i for i, (_, first, _) in enumerate(tokens) if first >= start)
@@ -98,7 +98,6 @@ def _cut(
                 "not learn from it when to stop. Use a template that writes one (such as the EOS token)."
             )
         stop = ends[-1] + 1
-        ids = [token for token, _, _ in tokens]
         yield ids[read:cut], ids[cut:stop]
         read = stop
 
@@ -180,15 +179,17 @@ def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     return {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
 
 
-def _guard(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    """Blot out special tokens that stand in somebody's words, by as many letters."""
-    guarded = []
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], generation: bool = False
+) -> tuple[str, str]:
+    """Write messages in the template, and again with the special tokens in their words blotted out."""
+    specials, guarded = _special_tokens(tokenizer), []
     for message in messages:
         content = message["content"]
-        for special in _special_tokens(tokenizer):
+        for special in specials:
             content = content.replace(special, "x" * len(special))
         guarded.append({**message, "content": content})
-    return guarded
+    return _render(tokenizer, messages, generation), _render(tokenizer, guarded, generation)
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, text: str, guarded: str) -> list[tuple[int, int, int]]:

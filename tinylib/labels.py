@@ -5,6 +5,7 @@ data or the loss, and exactly one of them. `data_offset` plus `loss_offset` must
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -61,13 +62,11 @@ def training_example(
         TooLong: A ValueError too; not even the first answer fits.
     """
     turns = chat_turns(tokenizer, messages_of(row))
-    kept = len(turns)
-    while max_length is not None and sum(len(p) + len(r) for p, r in turns[:kept]) > max_length:
-        kept -= 1
+    ends = list(accumulate(len(prompt) + len(response) for prompt, response in turns))
+    kept = sum(max_length is None or end <= max_length for end in ends)
     if kept == 0:
-        prompt, response = turns[0]
         raise TooLong(
-            f"The first answer ends at token {len(prompt) + len(response)}, beyond max_length={max_length}: "
+            f"The first answer ends at token {ends[0]}, beyond max_length={max_length}: "
             "cut there, it would never show how to stop. Raise max_length, or leave the chat out."
         )
     input_ids, labels = label_turns(turns[:kept])
@@ -142,10 +141,9 @@ def loss_offset(loss: torch.Tensor | float, logits: torch.Tensor, labels: torch.
     """
     seq, values = labels.shape[1], {}
     for offset in OFFSETS:
-        first, last = max(0, -offset), seq - max(0, offset)  # positions whose label is in the batch
-        compared = labels[:, first + offset : last + offset]
-        if (compared != IGNORE_INDEX).any():
-            values[offset] = plain_loss(logits[:, first:last], compared).item()
+        here, there = _pairs(seq, offset)
+        if (labels[:, there] != IGNORE_INDEX).any():
+            values[offset] = plain_loss(logits[:, here], labels[:, there]).item()
     loss = float(torch.as_tensor(loss).detach())
     far = {offset: abs(value - loss) for offset, value in values.items()}
     best, *others = sorted(far, key=far.__getitem__)
@@ -157,6 +155,12 @@ def loss_offset(loss: torch.Tensor | float, logits: torch.Tensor, labels: torch.
             "tell the offsets apart."
         )
     return best
+
+
+def _pairs(seq: int, offset: int) -> tuple[slice, slice]:
+    """Return the positions i for which i + offset is in the row too, and those positions i + offset."""
+    first, last = max(0, -offset), seq - max(0, offset)
+    return slice(first, last), slice(first + offset, last + offset)
 
 
 def data_offset(input_ids: torch.Tensor, labels: torch.Tensor) -> int:
@@ -175,11 +179,10 @@ def data_offset(input_ids: torch.Tensor, labels: torch.Tensor) -> int:
     seq, found = labels.shape[1], []
     supervised = labels != IGNORE_INDEX
     for offset in OFFSETS:
-        first, last = max(0, -offset), seq - max(0, offset)
-        inside = supervised[:, first:last]
-        tokens = input_ids[:, first + offset : last + offset]
+        here, there = _pairs(seq, offset)
+        inside = supervised[:, here]
         # The last label of shifted data has no token in the batch; all others must agree.
-        if inside.any() and (labels[:, first:last] == tokens)[inside].all():
+        if inside.any() and (labels[:, here] == input_ids[:, there])[inside].all():
             found.append(offset)
     if len(found) != 1:
         raise ValueError(

@@ -18,6 +18,8 @@ from matplotlib.figure import Figure
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from tinylib.labels import IGNORE_INDEX
+
 # Okabe and Ito's colours, told apart by readers of every kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
@@ -70,7 +72,7 @@ def _cell(name: str, value: int, tokenizer: PreTrainedTokenizerBase) -> str:
     """Labels are tokens, and ``–`` where they are ignored; all else is a number."""
     if not name.startswith("labels"):
         return str(value)
-    return "–" if value == -100 else token_strings(tokenizer, [value])[0]
+    return "–" if value == IGNORE_INDEX else token_strings(tokenizer, [value])[0]
 
 
 def grid(*blocks: Mapping[str, Sequence[str]]) -> str:
