@@ -6,7 +6,7 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 READY := $(VENV)/ready
 PYTEST := $(BIN)/python -m pytest --nbval --nbval-current-env
 
-.PHONY: run lab test test-portable notebooks clean
+.PHONY: run lab test test-portable notebooks bench clean
 
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'The course needs Python 3.11 or newer; this is ' + sys.version.split()[0] + '. Try: make PYTHON=python3.12 ...')"
@@ -27,8 +27,8 @@ lab: model
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
 # The stored outputs are those of the shipped model on a CPU.
-test test-portable notebooks: export TINYLIB_MODEL =
-test test-portable notebooks: export TINYLIB_DEVICE = cpu
+test test-portable notebooks bench: export TINYLIB_MODEL =
+test test-portable notebooks bench: export TINYLIB_DEVICE = cpu
 
 test: model
 	$(BIN)/ruff check --quiet
@@ -42,6 +42,9 @@ test-portable: model
 
 notebooks: model
 	@$(BIN)/python notebooks/course.py store
+
+bench: model
+	@$(BIN)/python benchmarks/speed.py
 
 clean:
 	rm -rf $(VENV) build

@@ -4,25 +4,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from training_data import EXAMPLES, PAD
 from transformers import DataCollatorForSeq2Seq
 
 from tinylib.collate import PaddedCollator
 from tinylib.labels import IGNORE_INDEX, shifting_loss
-
-PAD = 2
-# Rows in which the pad id is a real token too, as EOS is; at least the last token is supervised.
-EXAMPLES = st.lists(
-    st.builds(
-        lambda read, said: {
-            "input_ids": [*read, *said, PAD],
-            "labels": [IGNORE_INDEX] * len(read) + [*said, PAD],
-        },
-        st.lists(st.sampled_from([PAD, *range(5, 60)]), min_size=1, max_size=12),
-        st.lists(st.sampled_from([PAD, *range(5, 60)]), max_size=8),
-    ),
-    min_size=1,
-    max_size=4,
-)
 
 
 @given(examples=EXAMPLES, side=st.sampled_from(["left", "right"]))

@@ -24,6 +24,7 @@ IDS = [path.stem for path in NOTEBOOKS]
 # Outputs that nbval does not compare: the lesson, the first line of the cell, and the reason.
 IGNORED = {
     ("00_start_here", "from tinylib import environment"): "versions, memory and device of the machine",
+    ("06_packing", "for name in measured:"): "times, and bytes kept that differ between versions",
 }
 # Functions that a lesson builds in front of the reader and that tinylib then provides.
 BUILT_IN_A_LESSON = {
@@ -35,6 +36,7 @@ BUILT_IN_A_LESSON = {
     ("03_label_misalignment", "shift"),
     ("03_label_misalignment", "shifting_loss"),
     ("04_fine_tune_correctly", "label_turns"),
+    ("06_packing", "best_fit"),
 }
 
 
@@ -235,6 +237,19 @@ def test_the_stored_outputs_show_a_model_that_has_learned_its_job() -> None:
 def test_the_stored_outputs_show_a_model_that_never_stops_and_its_cures() -> None:
     found = re.findall(r"stopped by themselves: (\d) of 6", printed(NOTEBOOKS[5]))
     assert found == ["0", "0", "6", "6"]
+
+
+def test_the_stored_outputs_show_a_leak_and_which_ways_stop_it() -> None:
+    """Lesson 06: neighbours lower the loss; which ways to pack are right, with sdpa and with eager."""
+    text = printed(NOTEBOOKS[6])
+    losses = [float(loss) for loss in re.findall(r"neighbours before it: loss ([\d.]+)", text)]
+    assert losses[-1] < losses[0] / 2
+    ways = dict(re.findall(r"^(\S.*?) +│ (\w+ +│ \w+)", text, flags=re.MULTILINE))
+    assert ways["positions"].split(" │ ") == ["WRONG", "WRONG"]
+    assert ways["positions, use_cache=False"].split(" │ ") == ["right", "right"]
+    assert ways["positions, use_cache=False, mask of ones"].split(" │ ") == ["WRONG", "WRONG"]
+    assert ways["positions, 4D mask of True and False"].split(" │ ") == ["right", "WRONG"]
+    assert ways["positions, 4D mask of 0 and -inf"].split(" │ ") == ["right", "right"]
 
 
 def test_the_lessons_run_on_another_model(tinyllama_folder: Path) -> None:

@@ -1,7 +1,9 @@
 """The project's own files agree with one another."""
 
 import ast
+import importlib
 import io
+import json
 import re
 import tokenize
 import tomllib
@@ -67,6 +69,16 @@ def test_every_make_target_of_the_readme_exists() -> None:
 def test_every_local_link_of_the_readme_exists() -> None:
     for link in re.findall(r"\]\((?!https?:|#)([^)]+)\)", README):
         assert (ROOT / link.split("#")[0]).exists(), link
+
+
+def test_the_readmes_figures_are_the_last_benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    speed = importlib.import_module("speed")
+    results = json.loads((ROOT / "benchmarks" / "speed.json").read_text(encoding="utf-8"))
+    for line in speed.training_table(results["skewed"]):
+        assert line in README
+    assert speed.answer_line(results["answers"]) in README
+    assert speed.work_line(results["work"]) in README
 
 
 def lines_of_code(path: Path) -> int:

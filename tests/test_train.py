@@ -8,16 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from training_data import CHATS
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_linear_schedule_with_warmup
 
 from tinylib import models
 from tinylib.collate import PaddedCollator
-from tinylib.train import fine_tune, last_checkpoint, prepare, train_last_layers
+from tinylib.train import add_adapters, fine_tune, last_checkpoint, prepare, train_last_layers
 
-CHATS = [
-    {"prompt": f"Name {n} fruits{' and a bird' * (n % 3)}.", "completion": " ".join(["Bananas."] * n)}
-    for n in range(1, 13)
-]
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 
@@ -89,13 +86,13 @@ def test_the_same_seed_gives_the_same_training(fresh: Loaded, tinyllama_folder: 
 
 KILLED = """
 import os, signal, sys
-from tests.test_train import CHATS
+from training_data import CHATS
 from tinylib import models
-from tinylib.collate import PaddedCollator
+from tinylib.collate import PackedCollator
 from tinylib.train import fine_tune
 
 model, tokenizer = models.load(sys.argv[1])
-collate, made = PaddedCollator(tokenizer.pad_token_id), []
+collate, made = PackedCollator(tokenizer.pad_token_id), []
 
 def dies_at_the_fifth(examples):
     made.append(1)
@@ -195,3 +192,25 @@ def test_bad_input_is_refused_before_any_training(fresh: Loaded) -> None:
         fine_tune(model.bfloat16(), tokenizer, CHATS)
     with pytest.raises(ValueError, match="No parameter of the model is to be trained"):
         fine_tune(model.requires_grad_(False), tokenizer, CHATS)
+
+
+def test_adapters_alone_are_trained_and_merge_into_a_whole_model(fresh: Loaded, tmp_path: Path) -> None:
+    model, tokenizer = fresh
+    size = len(weights(model))
+    adapted = add_adapters(model, rank=4)
+    losses = fine_tune(adapted, tokenizer, CHATS, tmp_path, learning_rate=1e-2, num_train_epochs=3)
+    assert losses[-1] < losses[0]
+    assert {name for name, p in adapted.named_parameters() if p.requires_grad} == {
+        name for name, _ in adapted.named_parameters() if "lora_" in name
+    }
+    assert (tmp_path / "adapter_model.safetensors").is_file()
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        expected = adapted(ids).logits
+        with adapted.disable_adapter():
+            untouched = adapted(ids).logits
+    models.save(adapted.merge_and_unload(), tokenizer, tmp_path / "merged")
+    again, _ = models.load(tmp_path / "merged")
+    assert (again(ids).logits - expected).abs().max() < 1e-4
+    assert (untouched - expected).abs().max() > 0.1
+    assert len(weights(again)) == size

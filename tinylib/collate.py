@@ -1,4 +1,4 @@
-"""From examples to one batch to train on."""
+"""From examples to one batch to train on: padded, or packed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,7 +6,10 @@ from typing import Any
 import torch
 
 from tinylib.labels import IGNORE_INDEX
-from tinylib.padding import Side, pad
+from tinylib.padding import Side, check_rows, pad
+
+Example = Mapping[str, Any]
+"""``input_ids`` and ``labels``, lists of the same length, not shifted."""
 
 
 class PaddedCollator:
@@ -27,7 +30,7 @@ class PaddedCollator:
     def __init__(self, pad_id: int, side: Side = "right") -> None:
         self.pad_id, self.side = pad_id, side
 
-    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         """Make one batch.
 
         Args:
@@ -40,15 +43,115 @@ class PaddedCollator:
             ValueError: No example, one whose labels are not as many as its ids, or one in which nothing
                 is supervised; the message gives its number.
         """
-        for i, example in enumerate(examples):
-            ids, labels = len(example["input_ids"]), len(example["labels"])
-            if ids != labels:
-                raise ValueError(f"Row {i} has {ids} input_ids and {labels} labels; give one for each.")
-            if all(label == IGNORE_INDEX for label in example["labels"]):
-                raise ValueError(
-                    f"Row {i} has no supervised token: all of its labels are {IGNORE_INDEX}. A batch of such "
-                    "rows has the loss NaN. Was its answer cut off? Leave the row out."
-                )
+        check_examples(examples)
         batch = pad([example["input_ids"] for example in examples], self.pad_id, self.side)
         labels = pad([example["labels"] for example in examples], IGNORE_INDEX, self.side)
         return batch | {"labels": labels["input_ids"]}
+
+
+class PackedCollator:
+    """Lay examples end to end, in as few rows as best fit finds, with positions that start anew for each.
+
+    There is no attention mask on purpose: in training (``use_cache=False``, as the Trainer sets it)
+    transformers reads the samples off the restarting ``position_ids`` and lets none see another. The
+    first label of each sample is ignored, since the token before it is another sample's.
+
+    Usable wherever `PaddedCollator` is. No example is cut or lost; the same examples give the same batch.
+
+    >>> collate = PackedCollator(pad_id=2, max_length=5)
+    >>> long = {"input_ids": [5, 7, 2], "labels": [-100, 7, 2]}
+    >>> short = {"input_ids": [5, 2], "labels": [5, 2]}
+    >>> batch = collate([short, long, short])
+    >>> batch["input_ids"].tolist(), batch["position_ids"].tolist()
+    ([[5, 2, 5, 7, 2], [5, 2, 2, 2, 2]], [[0, 1, 0, 1, 2], [0, 1, 0, 1, 2]])
+    >>> batch["labels"].tolist()
+    [[-100, 2, -100, 7, 2], [-100, 2, -100, -100, -100]]
+    """
+
+    def __init__(self, pad_id: int, max_length: int = 512) -> None:
+        if max_length < 1:
+            raise ValueError(f"max_length must be at least 1, not {max_length}.")
+        self.pad_id, self.max_length = pad_id, max_length
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+        """Make one batch.
+
+        Args:
+            examples: Each with ``input_ids`` and ``labels``, lists of the same length.
+
+        Returns:
+            ``input_ids``, ``position_ids`` and ``labels``, int64 of shape ``(rows, seq)``. ``seq`` is
+            at most ``max_length``, unless one example alone is longer. What is left of a row is filled
+            with pads, as if they were one more sample.
+
+        Raises:
+            ValueError: As `PaddedCollator`.
+        """
+        check_examples(examples, first_label=1)
+        rows = [
+            [examples[i] for i in bin_]
+            for bin_ in best_fit([len(example["input_ids"]) for example in examples], self.max_length)
+        ]
+        width = max(sum(len(example["input_ids"]) for example in row) for row in rows)
+        columns: dict[str, list[list[int]]] = {"input_ids": [], "position_ids": [], "labels": []}
+        for row in rows:
+            rest = width - sum(len(example["input_ids"]) for example in row)
+            pads = {"input_ids": [self.pad_id] * rest, "labels": [IGNORE_INDEX] * rest}
+            samples = [*row, pads] if rest else row
+            columns["input_ids"].append([token for s in samples for token in s["input_ids"]])
+            columns["position_ids"].append([i for s in samples for i in range(len(s["input_ids"]))])
+            columns["labels"].append([t for s in samples for t in [IGNORE_INDEX, *s["labels"][1:]]])
+        return {name: torch.tensor(values) for name, values in columns.items()}
+
+
+def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Put things into bins: the longest first, each into the fullest bin that still has room.
+
+    Best-fit decreasing, as in TRL's ``pack_dataset(strategy="bfd")``; but nothing is ever cut, so that
+    what is longer than ``capacity`` gets a bin of its own.
+
+    Args:
+        lengths: Of the things, in tokens.
+        capacity: Of a bin, in tokens.
+
+    Returns:
+        The numbers of the things in each bin, in rising order.
+
+    >>> best_fit([2, 3, 2, 9], capacity=5)
+    [[0, 1], [2], [3]]
+    """
+    bins = []
+    room = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        fitting = [b for b, left in enumerate(room) if left >= lengths[i]]
+        if not fitting:
+            bins.append([])
+            room.append(capacity)
+            fitting = [len(bins) - 1]
+        best = min(fitting, key=room.__getitem__)
+        bins[best].append(i)
+        room[best] -= lengths[i]
+    return sorted(sorted(bin_) for bin_ in bins)
+
+
+def check_examples(examples: Sequence[Example], first_label: int = 0) -> None:
+    """Refuse examples that cannot be trained on, by their number.
+
+    Args:
+        examples: See `Example`.
+        first_label: The position of the first label that will count.
+
+    Raises:
+        ValueError: No example, an empty one, one whose labels are not as many as its ids, or one in which
+            nothing is supervised.
+    """
+    check_rows([example["input_ids"] for example in examples])
+    for i, example in enumerate(examples):
+        ids, labels = len(example["input_ids"]), len(example["labels"])
+        if ids != labels:
+            raise ValueError(f"Row {i} has {ids} input_ids and {labels} labels; give one for each.")
+        if all(label == IGNORE_INDEX for label in example["labels"][first_label:]):
+            raise ValueError(
+                f"Row {i} has no supervised token: all of its labels are {IGNORE_INDEX}. A batch of such "
+                "rows has the loss NaN. Was its answer cut off? Leave the row out."
+            )

@@ -178,6 +178,15 @@ def _step_loss(losses: list[float], counts: list[int]) -> float:
     return total / sum(counts)
 
 
+def _sample_lengths(generator: random.Random) -> list[int]:
+    return [2, *(generator.randint(1, 4) for _ in range(generator.randint(1, 3))), 3]
+
+
+def _packing_mask(lengths: list[int], sees: Callable[[int, int, list[int]], bool]) -> list[Row]:
+    sample = [number for number, length in enumerate(lengths) for _ in range(length)]
+    return [[int(sees(i, j, sample)) for j in range(len(sample))] for i in range(len(sample))]
+
+
 def _labels_by_length(rows: list[Row]) -> list[Row]:
     return [row + [-100] * count for row, count in zip(rows, _pads_per_row(rows))]
 
@@ -365,6 +374,30 @@ EXERCISES: dict[str, tuple[Callable[..., Any], Callable[[random.Random], tuple],
             (
                 lambda rows: [row[:-1] + [-100] * (n + 1) for row, n in zip(rows, _pads_per_row(rows))],
                 "the last token of each answer is lost: it is the one that says stop.",
+            ),
+        ],
+    ),
+    "packing_mask": (
+        lambda lengths: _packing_mask(lengths, lambda i, j, of: j <= i and of[i] == of[j]),
+        lambda generator: (_sample_lengths(generator),),
+        [
+            (
+                lambda lengths: _packing_mask(lengths, lambda i, j, of: j <= i),
+                "that is one causal mask: a sample sees its neighbour. Open the first hint.",
+            ),
+            (
+                lambda lengths: _packing_mask(lengths, lambda i, j, of: of[i] == of[j]),
+                "within a sample, a position sees the future. Open the second hint.",
+            ),
+            (
+                lambda lengths: _packing_mask(lengths, lambda i, j, of: j < i and of[i] == of[j]),
+                "a position may look at itself too.",
+            ),
+            (
+                lambda lengths: _packing_mask(
+                    lengths, lambda i, j, sample: i <= j and sample[i] == sample[j]
+                ),
+                "rows and columns are swapped: row i tells where position i may look.",
             ),
         ],
     ),

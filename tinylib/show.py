@@ -185,6 +185,18 @@ def lines(
     return Picture(figure, alt)
 
 
+def bars(values: Mapping[str, float], *, xlabel: str, title: str, alt: str) -> Picture:
+    """Draw one horizontal bar for each name, from the top down, with its number."""
+    figure, axes = plt.subplots(figsize=(7.2, 0.6 + 0.42 * len(values)))
+    drawn = axes.barh(list(values), list(values.values()), color=COLOURS[0], height=0.6)
+    axes.bar_label(drawn, fmt="%.1f", padding=4, fontsize=9)
+    axes.invert_yaxis()
+    axes.set(xlabel=xlabel, title=title)
+    axes.margins(x=0.1)
+    axes.spines[["top", "right"]].set_visible(False)
+    return Picture(figure, alt)
+
+
 def attention_maps(
     maps: Mapping[str, np.ndarray | torch.Tensor], tokens: Sequence[str], *, alt: str
 ) -> Picture:

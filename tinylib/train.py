@@ -2,10 +2,17 @@
 
 All of the training is ``transformers.Trainer``'s, so its arguments give a GPU's precision, gradient
 accumulation, checkpoints and several processes. What is made here is what goes in: labels that supervise
-the answers and their ends of turn, and batches with their mask.
+the answers and their ends of turn, and batches in which no sample sees another. And only those positions
+are scored that have a label, since the vocabulary is the largest layer of a small model.
+
+``python -m tinylib.train --help`` does the same from the command line.
 """
 
+import argparse
+import inspect
 import json
+import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -23,9 +30,11 @@ from transformers import (
     TrainingArguments,
 )
 
-from tinylib.collate import PaddedCollator
+from tinylib import models
+from tinylib.collate import PackedCollator, PaddedCollator
+from tinylib.data import load_chats
 from tinylib.labels import TooLong, training_example
-from tinylib.models import progress_bars
+from tinylib.packing import PackedTrainer, attending_by_sample
 
 DEFAULTS = {
     "per_device_train_batch_size": 8,
@@ -35,6 +44,7 @@ DEFAULTS = {
     "logging_steps": 1,
     "save_strategy": "no",
     "report_to": "none",
+    "ddp_find_unused_parameters": False,
 }
 
 
@@ -55,11 +65,13 @@ def fine_tune(
         model: In float32 where it is trained (on a GPU add ``bf16=True`` for speed).
         tokenizer: Its tokenizer.
         chats: A data set of ``datasets``, or any rows that `tinylib.chat.messages_of` reads.
-        folder: Where checkpoints go, if ``save_strategy`` asks for any.
+        folder: Where the trained model and its tokenizer go, and checkpoints if ``save_strategy`` asks for
+            any; default: nothing is written.
         resume: Go on from the last whole checkpoint in ``folder``; from the start if there is none.
         max_length: The most tokens of a chat; default: the model's context. Later turns that do not fit
             are dropped, chats of which not even the first answer fits are left out, and it is said.
-        collator: What makes a batch of examples; default: `tinylib.collate.PaddedCollator`.
+        collator: What makes a batch of examples; default: `tinylib.collate.PackedCollator`, which changes
+            the speed, not the losses.
         arguments: Of ``transformers.TrainingArguments``, over `DEFAULTS`.
 
     Returns:
@@ -75,21 +87,34 @@ def fine_tune(
         raise ValueError("To resume, give the folder that the interrupted training wrote to.")
     examples = prepare(tokenizer, chats, max_length or model.config.max_position_embeddings)
     with tempfile.TemporaryDirectory() as nowhere:  # the Trainer wants a folder even if it saves nothing
-        trainer = Trainer(
+        settings = TrainingArguments(
+            output_dir=str(folder or nowhere),
+            disable_tqdm=True,
+            use_cpu=model.device.type == "cpu",
+            **{**DEFAULTS, **arguments},
+        )
+        if settings.n_gpu > 1:  # several GPUs take several processes; DataParallel would cut the one row up
+            settings._n_gpu = 1
+        fast = _scores_where_asked(model)
+        usual = PackedCollator if fast else PaddedCollator
+        trainer = (PackedTrainer if fast else Trainer)(
             model,
-            TrainingArguments(
-                output_dir=str(folder or nowhere),
-                disable_tqdm=True,
-                use_cpu=model.device.type == "cpu",
-                **{**DEFAULTS, **arguments},
-            ),
-            data_collator=collator or PaddedCollator(tokenizer.pad_token_id),
+            settings,
+            data_collator=collator or usual(tokenizer.pad_token_id),
             train_dataset=examples,
             callbacks=[_ProgressBar()],
         )
         trainer.remove_callback(PrinterCallback)
-        with progress_bars(False):  # of writing each checkpoint
+        a_step = settings.train_batch_size * settings.world_size
+        if settings.world_size > 1 and len(examples) % a_step and trainer.is_world_process_zero():
+            again = -len(examples) % a_step
+            print(f"The last step of an epoch repeats {again} chats, so that every process has as many.")
+        with models.progress_bars(False), attending_by_sample(model):
             trainer.train(resume_from_checkpoint=last_checkpoint(folder) if resume else None)
+            if folder is not None:
+                trainer.save_model()
+                if trainer.is_world_process_zero():
+                    tokenizer.save_pretrained(folder)
     model.eval()
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
@@ -142,6 +167,24 @@ def train_last_layers(model: PreTrainedModel, count: int) -> None:
     layers[-count:].requires_grad_(True)
 
 
+def add_adapters(model: PreTrainedModel, rank: int) -> torch.nn.Module:
+    """Put LoRA adapters beside every linear layer; they alone are trained.
+
+    Args:
+        model: May be in 16 bits: its own weights stay as they are, the adapters are in float32.
+        rank: Of the adapters; their scale is 2.
+
+    Raises:
+        RuntimeError: The package peft is not installed.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise RuntimeError("Adapters need the package peft: python -m pip install peft") from error
+    settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    return get_peft_model(model, settings)
+
+
 def last_checkpoint(folder: str | Path) -> str | None:
     """Return the newest checkpoint in ``folder`` that was written whole, if there is one.
 
@@ -180,6 +223,16 @@ def _expect_tied_weights(model: PreTrainedModel) -> None:
         model._keys_to_ignore_on_save = tied
 
 
+def _scores_where_asked(model: PreTrainedModel) -> bool:
+    """Tell if a model can leave out logits, and if its loss is cross-entropy and nothing else."""
+    plain = getattr(model, "get_base_model", lambda: model)()  # of a model with LoRA
+    return (
+        "logits_to_keep" in inspect.signature(plain.forward).parameters
+        and plain.loss_type == "ForCausalLM"
+        and not getattr(plain.config, "output_router_logits", False)
+    )
+
+
 class _ProgressBar(TrainerCallback):
     """One bar for the whole training, with the loss of the last step."""
 
@@ -198,3 +251,79 @@ class _ProgressBar(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.bar.close()
+
+
+def main() -> None:
+    """Fine-tune a chat model on chats of your own, and save it as a folder that transformers loads."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tinylib.train",
+        description=main.__doc__,
+        epilog="Several processes: torchrun --nproc-per-node 2 -m tinylib.train ..., or accelerate launch.",
+    )
+    add = parser.add_argument
+    add(
+        "--data", required=True, metavar="CHATS", help="a JSONL, CSV or Parquet file, a hub id, or 'requests'"
+    )
+    add("--output", required=True, metavar="FOLDER", help="where the trained model and checkpoints go")
+    add("--model", help="smollm2, tinyllama, a folder or a hub id (default: TINYLIB_MODEL, else smollm2)")
+    add("--epochs", type=float, default=1, metavar="N", help="how often to go through the chats (default: 1)")
+    add("--batch-size", type=int, default=8, metavar="N", help="chats in a batch of a process (default: 8)")
+    add("--accumulate", type=int, default=1, metavar="N", help="batches in an optimizer step (default: 1)")
+    add(
+        "--learning-rate",
+        type=float,
+        default=2e-4,
+        metavar="X",
+        help="at first; falls to 0 (default: 2e-4)",
+    )
+    add("--max-length", type=int, metavar="N", help="most tokens of a chat (default: the model's context)")
+    add("--save-steps", type=int, metavar="N", help="write a checkpoint every N steps (default: none)")
+    add("--resume", action="store_true", help="go on from the last whole checkpoint in FOLDER")
+    add("--seed", type=int, default=42, metavar="N", help="of the chats' order (default: 42)")
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--last-layers", type=int, metavar="N", help="train the last N layers only")
+    part.add_argument("--lora", type=int, metavar="RANK", help="train adapters of this rank (needs peft)")
+    args = parser.parse_args()
+    try:
+        losses = _train_as_told(args)
+    except (ValueError, RuntimeError) as error:
+        sys.exit(str(error))
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(f"{len(losses)} steps, loss {losses[0]:.3f} to {losses[-1]:.3f}; saved in {args.output}")
+
+
+def _train_as_told(args: argparse.Namespace) -> list[float]:
+    device = models.best_device()
+    if device == "cuda":  # each process its own card
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    half = models.best_dtype(torch.device(device))
+    # Weights that are trained stay in float32; those under adapters may be in 16 bits.
+    chats = load_chats(args.data)
+    model, tokenizer = models.load(args.model, device=device, dtype=half if args.lora else torch.float32)
+    if args.last_layers:
+        train_last_layers(model, args.last_layers)
+    if args.lora:
+        model = add_adapters(model, args.lora)
+    losses = fine_tune(
+        model,
+        tokenizer,
+        chats,
+        args.output,
+        resume=args.resume,
+        max_length=args.max_length,
+        num_train_epochs=args.epochs,
+        per_device_train_batch_size=args.batch_size,
+        gradient_accumulation_steps=args.accumulate,
+        learning_rate=args.learning_rate,
+        seed=args.seed,
+        bf16=half == torch.bfloat16,
+        fp16=half == torch.float16,
+        **({"save_strategy": "steps", "save_steps": args.save_steps} if args.save_steps else {}),
+    )
+    if args.lora and int(os.environ.get("RANK", 0)) == 0:
+        models.save(model.merge_and_unload(), tokenizer, Path(args.output) / "merged")
+    return losses
+
+
+if __name__ == "__main__":
+    main()

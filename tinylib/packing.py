@@ -1,0 +1,155 @@
+"""A training step on packed rows without what it would compute for nothing.
+
+In a packed row no sample may see another. transformers says so with a mask, but on a CPU PyTorch computes
+the scores of all pairs of tokens before it hides most of them: here each sample attends on its own. And
+the vocabulary, the largest layer of a small model, is scored only where a label is.
+"""
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate.utils import DistributedType
+from torch.nn.functional import cross_entropy
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    PreTrainedModel,
+    Trainer,
+    TrainingArguments,
+)
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from tinylib.labels import IGNORE_INDEX, shift
+
+BY_SAMPLE = "sdpa_by_sample"  # the name under which transformers finds the function below
+
+
+def sample_lengths(position_ids: torch.Tensor) -> list[int]:
+    """Read the lengths of the samples in a packed row off its positions, which start anew at 0.
+
+    Args:
+        position_ids: Of shape ``(seq,)``.
+
+    >>> sample_lengths(torch.tensor([0, 1, 2, 0, 1]))
+    [3, 2]
+    """
+    starts = (position_ids == 0).nonzero().flatten().tolist()
+    return [end - start for start, end in zip(starts, [*starts[1:], len(position_ids)])]
+
+
+def attention_by_sample(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    position_ids: torch.Tensor | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend as transformers' ``sdpa`` does, in a packed row one sample after another.
+
+    Args:
+        query: Of shape ``(batch, heads, seq, head_dim)``; ``key`` and ``value`` alike, with their heads.
+        attention_mask: True = visible, of shape ``(batch, 1, seq, seq)``; what it hides within a sample
+            stays hidden.
+        position_ids: Of shape ``(batch, seq)``; they tell where a sample starts.
+
+    Returns:
+        The result, of shape ``(batch, seq, heads, head_dim)``, and None for the weights.
+    """
+    packed = attention_mask is not None and position_ids is not None and len(position_ids) == 1
+    if not packed or len(lengths := sample_lengths(position_ids[0])) < 2 or query.shape[2] != sum(lengths):
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    outputs, start = [], 0
+    for length in lengths:
+        own = slice(start, start + length)
+        visible = attention_mask[:, :, own, own]
+        outputs.append(
+            sdpa_attention_forward(
+                module, query[:, :, own], key[:, :, own], value[:, :, own], visible, **options
+            )[0]
+        )
+        start += length
+    return torch.cat(outputs, dim=1), None
+
+
+AttentionInterface.register(BY_SAMPLE, attention_by_sample)
+AttentionMaskInterface.register(BY_SAMPLE, sdpa_mask)
+
+
+@contextmanager
+def attending_by_sample(model: PreTrainedModel) -> Iterator[None]:
+    """Let a model attend by sample for a while, if it uses ``sdpa`` on the CPU; else do nothing."""
+    usual = model.config._attn_implementation
+    wanted = usual == "sdpa" and model.device.type == "cpu"
+    if wanted:
+        model.set_attn_implementation(BY_SAMPLE)
+    try:
+        yield
+    finally:
+        if wanted:
+            model.set_attn_implementation(usual)
+
+
+class PackedTrainer(Trainer):
+    """``transformers.Trainer``, but logits are computed only where a label is, and packed rows go one by one.
+
+    Losses and gradients are the same. What it saves is work on the vocabulary, and memory: a batch of many
+    rows takes that of its longest. For models whose ``forward`` takes ``logits_to_keep``, which nearly all
+    causal ones of transformers do.
+    """
+
+    def __init__(self, model: PreTrainedModel, args: TrainingArguments, **options: Any) -> None:
+        loss = functools.partial(_mean_of_the_step, label_smoothing=args.label_smoothing_factor)
+        super().__init__(model, args, compute_loss_func=loss, **options)
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """Compute the gradients of a batch, of a packed one row by row; return its share of the loss."""
+        # Several processes must call a shared model equally often, and may have unequally many rows.
+        alone = self.accelerator.distributed_type == DistributedType.NO
+        packed = "position_ids" in inputs and "attention_mask" not in inputs
+        loss = torch.zeros((), device=self.args.device)
+        for rows in _one_by_one(inputs) if alone and packed else [inputs]:
+            loss += super().training_step(model, rows, num_items_in_batch)
+        return loss
+
+    def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
+        """Compute the loss as the Trainer does, from the logits where a label is."""
+        if "labels" not in inputs:
+            raise ValueError("The batch has no labels: a collator for training must put them in.")
+        kept = _has_label(shift(inputs["labels"]))
+        # With a cache transformers does not look for packed samples; its Trainer before 5 leaves it on.
+        inputs = {**inputs, "logits_to_keep": kept, "use_cache": False}
+        return super().compute_loss(model, inputs, *args, **options)
+
+
+def _has_label(labels: torch.Tensor) -> torch.Tensor:
+    """Tell the columns in which any row has a label; bool of shape ``(seq,)``."""
+    return (labels != IGNORE_INDEX).any(dim=0)
+
+
+def _mean_of_the_step(
+    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor, label_smoothing: float
+) -> torch.Tensor:
+    """Sum the loss where a label is, over the supervised tokens of the whole optimizer step."""
+    labels = shift(labels)
+    labels = labels[:, _has_label(labels)].flatten()
+    logits = outputs.logits.flatten(0, -2).float()
+    total = cross_entropy(
+        logits, labels, reduction="sum", ignore_index=IGNORE_INDEX, label_smoothing=label_smoothing
+    )
+    return total / num_items_in_batch
+
+
+def _one_by_one(batch: dict[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
+    """Take a packed batch apart into its rows, each up to its last label: no later token plays a part."""
+    for i, labels in enumerate(batch["labels"]):
+        labeled = (labels != IGNORE_INDEX).nonzero()
+        if len(labeled):
+            yield {name: values[i : i + 1, : int(labeled.max()) + 1] for name, values in batch.items()}
