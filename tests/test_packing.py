@@ -16,7 +16,14 @@ from trl import pack_dataset
 from tinylib import models
 from tinylib.collate import PackedCollator, PaddedCollator, best_fit
 from tinylib.labels import IGNORE_INDEX
-from tinylib.packing import BY_SAMPLE, PackedTrainer, attending_by_sample, attention_by_sample, sample_lengths
+from tinylib.packing import (
+    BY_SAMPLE,
+    PackedTrainer,
+    _as_one_row,
+    attending_by_sample,
+    attention_by_sample,
+    sample_lengths,
+)
 from tinylib.train import fine_tune
 
 LENGTHS = st.lists(st.integers(1, 40), max_size=30)
@@ -169,6 +176,18 @@ def test_scoring_labels_only_and_row_by_row_changes_nothing(
     assert len(calls) == len(batch["input_ids"]) > 1
     assert sum(int(call["logits_to_keep"].sum()) for call in calls) == count
     model.eval()
+
+
+def test_rows_laid_end_to_end_for_several_processes_stay_apart(tinyllama: tuple, batch: dict) -> None:
+    model, _ = tinyllama
+    one = _as_one_row(batch)
+    assert one["input_ids"].shape == (1, batch["input_ids"].numel())
+    with torch.no_grad():
+        expected, found = (model(**rows, use_cache=False).logits.flatten(0, 1) for rows in (batch, one))
+    assert (found - expected).abs().max() < 1e-4
+    wanted = batch | {"labels": batch["labels"].clone()}
+    wanted["labels"][:, 0] = 9  # as of a collator that forgets them
+    assert (_as_one_row(wanted)["labels"] == one["labels"]).all()
 
 
 def test_a_batch_without_labels_is_refused(tinyllama: tuple, tmp_path: Path) -> None:

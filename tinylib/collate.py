@@ -52,9 +52,10 @@ class PaddedCollator:
 class PackedCollator:
     """Lay examples end to end, in as few rows as best fit finds, with positions that start anew for each.
 
-    There is no attention mask on purpose: in training (``use_cache=False``, as the Trainer sets it)
-    transformers reads the samples off the restarting ``position_ids`` and lets none see another. The
-    first label of each sample is ignored, since the token before it is another sample's.
+    There is no attention mask on purpose: with ``use_cache=False`` (the Trainer of transformers 5 sets
+    it, that of 4.57 does not) transformers reads the samples off the restarting ``position_ids`` and lets
+    none see another. ``flash_attention_2`` does so in a single row only. The first label of each sample is
+    ignored, since the token before it is another sample's.
 
     Usable wherever `PaddedCollator` is. No example is cut or lost; the same examples give the same batch.
 

@@ -67,12 +67,9 @@ def attention_by_sample(
     outputs, start = [], 0
     for length in lengths:
         own = slice(start, start + length)
+        parts = [tensor[:, :, own] for tensor in (query, key, value)]
         visible = attention_mask[:, :, own, own]
-        outputs.append(
-            sdpa_attention_forward(
-                module, query[:, :, own], key[:, :, own], value[:, :, own], visible, **options
-            )[0]
-        )
+        outputs.append(sdpa_attention_forward(module, *parts, visible, **options)[0])
         start += length
     return torch.cat(outputs, dim=1), None
 
@@ -111,12 +108,14 @@ class PackedTrainer(Trainer):
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """Compute the gradients of a batch, of a packed one row by row; return its share of the loss."""
-        # Several processes must call a shared model equally often, and may have unequally many rows.
-        alone = self.accelerator.distributed_type == DistributedType.NO
         packed = "position_ids" in inputs and "attention_mask" not in inputs
+        batches = [inputs]
+        if packed:  # several processes must call the model equally often, and may have unequally many rows
+            alone = self.accelerator.distributed_type == DistributedType.NO
+            batches = _one_by_one(inputs) if alone else [_as_one_row(inputs)]
         loss = torch.zeros((), device=self.args.device)
-        for rows in _one_by_one(inputs) if alone and packed else [inputs]:
-            loss += super().training_step(model, rows, num_items_in_batch)
+        for batch in batches:
+            loss += super().training_step(model, batch, num_items_in_batch)
         return loss
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
@@ -145,6 +144,16 @@ def _mean_of_the_step(
         logits, labels, reduction="sum", ignore_index=IGNORE_INDEX, label_smoothing=label_smoothing
     )
     return total / num_items_in_batch
+
+
+def _as_one_row(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Lay the rows of a packed batch end to end: ``flash_attention_2`` tells samples apart in one row only.
+
+    The first label of a row is nobody's to predict.
+    """
+    first = torch.arange(batch["labels"].shape[1], device=batch["labels"].device) == 0
+    batch = {**batch, "labels": batch["labels"].masked_fill(first, IGNORE_INDEX)}
+    return {name: values.reshape(1, -1) for name, values in batch.items()}
 
 
 def _one_by_one(batch: dict[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
