@@ -10,13 +10,13 @@ import argparse
 import json
 import random
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -144,9 +144,6 @@ def figure(results: list[dict[str, dict[str, Any]]], path: Path) -> None:
     picture.savefig(path, dpi=120, facecolor="white")
 
 
-median = statistics.median
-
-
 def in_a_process(*run: str) -> dict[str, Any]:
     """Call one of the functions below in a process of its own, and return its result."""
     print(time.strftime("%H:%M:%S"), *run, file=sys.stderr, flush=True)
@@ -201,9 +198,8 @@ def train(contender: str, data: str) -> dict[str, Any]:
         fine_tune(model, tokenizer, training, collator=collate, **settings)
     else:
         with tempfile.TemporaryDirectory() as folder:
-            trainer = others_trainer(
-                contender, model, tokenizer, prepare(tokenizer, training), folder, settings
-            )
+            settings["output_dir"] = folder
+            trainer = others_trainer(contender, model, tokenizer, prepare(tokenizer, training), settings)
             trainer.data_collator = counting(trainer.data_collator)
             trainer.train()
     timed = batches[1 : len(ends)]
@@ -217,12 +213,7 @@ def train(contender: str, data: str) -> dict[str, Any]:
 
 
 def others_trainer(
-    contender: str,
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Dataset,
-    folder: str,
-    settings: dict,
+    contender: str, model: Any, tokenizer: PreTrainedTokenizerBase, examples: Dataset, settings: dict
 ) -> Trainer:
     """Set up transformers' or TRL's trainer on the very same ids and labels."""
     settings = {**settings, "use_cpu": True, "disable_tqdm": True}
@@ -290,7 +281,7 @@ def generate() -> dict[str, Any]:
 
 def work() -> dict[str, float]:
     """Count the floating-point operations of a step of ours, and time it beside a large matrix product."""
-    step, results = one_step(), {}
+    step = one_step()
     step()
     with FlopCounterMode(display=False) as counter:
         step()
@@ -299,8 +290,7 @@ def work() -> dict[str, float]:
         begin = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - begin)
-    results["gflops"] = counter.get_total_flops() / min(seconds) / 1e9
-    return results | {"peak": peak()}
+    return {"gflops": counter.get_total_flops() / min(seconds) / 1e9, "peak": peak()}
 
 
 def one_step() -> Callable[[], None]:

@@ -151,9 +151,9 @@ def _as_one_row(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
     The first label of a row is nobody's to predict.
     """
-    first = torch.arange(batch["labels"].shape[1], device=batch["labels"].device) == 0
-    batch = {**batch, "labels": batch["labels"].masked_fill(first, IGNORE_INDEX)}
-    return {name: values.reshape(1, -1) for name, values in batch.items()}
+    labels = batch["labels"].clone()
+    labels[:, 0] = IGNORE_INDEX
+    return {name: values.reshape(1, -1) for name, values in {**batch, "labels": labels}.items()}
 
 
 def _one_by_one(batch: dict[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
