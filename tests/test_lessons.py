@@ -50,8 +50,8 @@ def source(cell: dict[str, Any]) -> str:
 
 
 def test_the_lessons_are_numbered_without_gaps() -> None:
-    assert [int(name[:2]) for name in IDS] == list(range(len(IDS)))
-    assert len(IDS) >= 6
+    in_preparation = {7}
+    assert [int(name[:2]) for name in IDS] == sorted(set(range(9)) - in_preparation)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
@@ -252,6 +252,17 @@ def test_the_stored_outputs_show_a_leak_and_which_ways_stop_it() -> None:
     assert ways["positions, 4D mask of 0 and -inf"].split(" │ ") == ["right", "right"]
 
 
+def test_the_stored_outputs_show_one_training_however_started() -> None:
+    """Lesson 08: right launches give the losses of one process; too large a step and own means do not."""
+    text = printed(NOTEBOOKS[-1])
+    losses = dict(re.findall(r"^ +(\w+) │ ([\d. ]+)$", text, flags=re.MULTILINE))
+    assert losses["two_by_two"] == losses["accelerate"] == losses["killed"] == losses["alone"]
+    assert len(losses["two"].split()) * 2 == len(losses["alone"].split()) == len(losses["own_mean"].split())
+    assert losses["own_mean"] != losses["alone"]
+    started = re.findall(r"^(?:torchrun|accelerate launch) .*\n +(.*)", text, flags=re.MULTILINE)
+    assert started == ["process 0 of 2, process 1 of 2", "process 0 of 2, process 1 of 2", "process 0 of 1"]
+
+
 def test_the_lessons_run_on_another_model(tinyllama_folder: Path) -> None:
     """TinyLlama's shape, random weights: the words differ, and everything asserted still holds."""
     command = [
@@ -263,6 +274,7 @@ def test_the_lessons_run_on_another_model(tinyllama_folder: Path) -> None:
         "-q",
         "-p",
         "no:cacheprovider",
+        *(["--ignore=notebooks/08_scale_up.ipynb"] if sys.platform == "win32" else []),  # no gloo launcher
     ]
     result = subprocess.run(
         [*command, "notebooks"],

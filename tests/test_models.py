@@ -518,6 +518,16 @@ def test_environment_chooses_the_device_and_the_argument_beats_it(
     assert models.load(tiny, device="cpu")[0].device.type == "cpu"
 
 
+def test_each_process_has_its_own_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TINYLIB_DEVICE")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert models.best_device() == "cuda:0"
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert models.best_device() == "cuda:3"
+    monkeypatch.setenv("TINYLIB_DEVICE", "cpu")
+    assert models.best_device() == "cpu"
+
+
 def test_dtype_is_float32_unless_given(tiny: Path) -> None:
     assert models.load(tiny)[0].dtype == torch.float32
     assert models.load(tiny, dtype=torch.bfloat16)[0].dtype == torch.bfloat16
@@ -535,7 +545,10 @@ def test_dtype_is_float32_unless_given(tiny: Path) -> None:
 def test_best_dtype_depends_on_the_device(
     monkeypatch: pytest.MonkeyPatch, device: str, has_bfloat16: bool, expected: torch.dtype
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bfloat16)
+    # A card before Ampere, such as a T4, has bfloat16 in emulation only.
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or has_bfloat16
+    )
     assert models.best_dtype(torch.device(device)) == expected
 
 

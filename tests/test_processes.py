@@ -15,6 +15,8 @@ from training_data import CHATS
 
 ROOT = Path(__file__).parent.parent
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+ACCELERATE = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu"]
+ACCELERATE += ["--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"]
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="PyTorch for Windows has no gloo launcher")
 
 
@@ -43,8 +45,7 @@ def training(folder: Path, data: Path, output: Path, batch_size: int, *more: str
 
 def result(output: Path) -> tuple[list[float], torch.Tensor]:
     """Read each step's loss and the trained weights from what a training has written."""
-    (last,) = output.glob("checkpoint-6/trainer_state.json")
-    history = json.loads(last.read_text(encoding="utf-8"))["log_history"]
+    history = json.loads((output / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
     weights = load_file(output / "model.safetensors")
     return [entry["loss"] for entry in history if "loss" in entry], torch.cat(
         [weights[name].flatten() for name in sorted(weights)]
@@ -70,9 +71,12 @@ def check_equal(found: tuple[list[float], torch.Tensor], expected: tuple[list[fl
     assert (found[1] - expected[1]).abs().max() < 1e-5
 
 
-def test_two_processes_train_as_one(tinyllama_folder: Path, data: Path, alone: tuple, tmp_path: Path) -> None:
+@pytest.mark.parametrize("launch", [LAUNCH, ACCELERATE], ids=["torchrun", "accelerate"])
+def test_two_processes_train_as_one(
+    launch: list[str], tinyllama_folder: Path, data: Path, alone: tuple, tmp_path: Path
+) -> None:
     """The chats of a step differ much in length: the mean is over the tokens of both, not of each."""
-    done = run([*LAUNCH, *training(tinyllama_folder, data, tmp_path, 2)])
+    done = run([*launch, *training(tinyllama_folder, data, tmp_path, 2)])
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("6 steps, loss") == 1, "one process speaks for all"
     check_equal(result(tmp_path), alone)

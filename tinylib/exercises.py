@@ -191,6 +191,25 @@ def _labels_by_length(rows: list[Row]) -> list[Row]:
     return [row + [-100] * count for row, count in zip(rows, _pads_per_row(rows))]
 
 
+def _step_settings(chats: int, processes: int, fitting: int) -> tuple[int, int]:
+    share = chats // processes
+    batch_size = max(size for size in range(1, fitting + 1) if share % size == 0)
+    return batch_size, share // batch_size
+
+
+def _machines(generator: random.Random) -> tuple[int, int, int]:
+    processes, share = generator.choice([2, 4, 8]), generator.choice([6, 8, 12, 16])
+    return processes * share, processes, generator.choice([4, 5, 7])
+
+
+def _training_bytes(parameters: int, trained: int, bytes_a_weight: int) -> int:
+    return parameters * bytes_a_weight + trained * (4 + 4 + 4 + 4)
+
+
+def _sizes(generator: random.Random) -> tuple[int, int, int]:
+    return generator.randint(500, 999), generator.randint(10, 99), generator.choice([1, 2, 4])
+
+
 EXERCISES: dict[str, tuple[Callable[..., Any], Callable[[random.Random], tuple], list]] = {
     "pads_per_row": (
         _pads_per_row,
@@ -398,6 +417,58 @@ EXERCISES: dict[str, tuple[Callable[..., Any], Callable[[random.Random], tuple],
                     lengths, lambda i, j, sample: i <= j and sample[i] == sample[j]
                 ),
                 "rows and columns are swapped: row i tells where position i may look.",
+            ),
+        ],
+    ),
+    "step_settings": (
+        _step_settings,
+        _machines,
+        [
+            (
+                lambda chats, processes, fitting: _step_settings(chats, 1, fitting),
+                "a step would have too many chats: each process does its share. Open the first hint.",
+            ),
+            (
+                lambda chats, processes, fitting: (fitting, chats // processes // fitting),
+                "a step would not have exactly as many chats. Open the second hint.",
+            ),
+            (
+                lambda chats, processes, fitting: (fitting, -(-chats // processes // fitting)),
+                "a step would have more chats than before. Open the second hint.",
+            ),
+            (
+                lambda chats, processes, fitting: (1, chats // processes),
+                "the step is the same, but one chat at a time is slow: take as many as fit.",
+            ),
+        ],
+    ),
+    "training_bytes": (
+        _training_bytes,
+        _sizes,
+        [
+            (
+                lambda parameters, trained, width: (parameters + trained) * 16,
+                "that is a training of all weights. Open the first hint.",
+            ),
+            (
+                lambda parameters, trained, width: parameters * (width + 12) + trained * 16,
+                "frozen weights need no gradient and no averages. Open the first hint.",
+            ),
+            (
+                lambda parameters, trained, width: parameters * width + trained * 4,
+                "that has the adapters' weights only. Open the second hint.",
+            ),
+            (
+                lambda parameters, trained, width: parameters * width + trained * 8,
+                "that is weights and gradients; AdamW keeps two numbers more for each trained weight.",
+            ),
+            (
+                lambda parameters, trained, width: parameters * width + trained * 12,
+                "three of the four: a trained weight, its gradient, and two averages.",
+            ),
+            (
+                lambda parameters, trained, width: parameters * width + trained * 4 * width,
+                "the adapters are in float32, whatever the frozen weights are in.",
             ),
         ],
     ),

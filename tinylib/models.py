@@ -59,8 +59,7 @@ def load(
         name: ``"smollm2"``, ``"tinyllama"``, a local folder, or a hub id such as
             ``"HuggingFaceTB/SmolLM2-360M-Instruct"``. Default: the environment variable
             ``TINYLIB_MODEL``, else ``"smollm2"``.
-        device: Default: the environment variable ``TINYLIB_DEVICE``, else CUDA, MPS or the CPU,
-            the first that is there.
+        device: Default: `best_device`.
         dtype: Default: float32 on the CPU and on MPS; on CUDA bfloat16 where the card has it,
             else float16.
 
@@ -76,7 +75,7 @@ def load(
     """
     name = os.fspath(name or os.environ.get("TINYLIB_MODEL") or DEFAULT_NAME)
     source = _resolve(name)
-    device = torch.device(device or os.environ.get("TINYLIB_DEVICE") or best_device())
+    device = torch.device(device or best_device())
     dtype = dtype or best_dtype(device)
     with progress_bars(not Path(source).is_dir()):
         with _explained("tokenizer", name, source):
@@ -103,9 +102,11 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str
 
 
 def best_device() -> str:
-    """Name the fastest kind of device that is there: ``"cuda"``, ``"mps"`` or ``"cpu"``."""
+    """Name the device: ``TINYLIB_DEVICE``, else CUDA (for each process its own card), MPS or the CPU."""
+    if chosen := os.environ.get("TINYLIB_DEVICE"):
+        return chosen
     if torch.cuda.is_available():
-        return "cuda"
+        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
@@ -113,7 +114,8 @@ def best_dtype(device: torch.device) -> torch.dtype:
     """Choose the floating-point type for inference on ``device`` (see `load`)."""
     if device.type != "cuda":
         return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    # Emulated, as on a T4, it is slow.
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def cache_dir() -> Path:

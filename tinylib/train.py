@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,8 @@ def fine_tune(
         model: In float32 where it is trained (on a GPU add ``bf16=True`` for speed).
         tokenizer: Its tokenizer.
         chats: A data set of ``datasets``, or any rows that `tinylib.chat.messages_of` reads.
-        folder: Where the trained model and its tokenizer go, and checkpoints if ``save_strategy`` asks for
-            any; default: nothing is written.
+        folder: Where the trained model, its tokenizer and the losses (``trainer_state.json``) go, and
+            checkpoints if ``save_strategy`` asks for any; default: nothing is written.
         resume: Go on from the last whole checkpoint in ``folder``; from the start if there is none.
         max_length: The most tokens of a chat; default: the model's context. Later turns that do not fit
             are dropped, chats of which not even the first answer fits are left out, and it is said.
@@ -113,6 +114,7 @@ def fine_tune(
             trainer.train(resume_from_checkpoint=last_checkpoint(folder) if resume else None)
             if folder is not None:
                 trainer.save_model()
+                trainer.save_state()
                 if trainer.is_world_process_zero():
                     tokenizer.save_pretrained(folder)
     model.eval()
@@ -182,7 +184,9 @@ def add_adapters(model: PreTrainedModel, rank: int) -> torch.nn.Module:
     except ImportError as error:
         raise RuntimeError("Adapters need the package peft: python -m pip install peft") from error
     settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    return get_peft_model(model, settings)
+    with warnings.catch_warnings():  # peft asks transformers 5 for something by its old name
+        warnings.simplefilter("ignore", FutureWarning)
+        return get_peft_model(model, settings)
 
 
 def last_checkpoint(folder: str | Path) -> str | None:
@@ -269,13 +273,7 @@ def main() -> None:
     add("--epochs", type=float, default=1, metavar="N", help="how often to go through the chats (default: 1)")
     add("--batch-size", type=int, default=8, metavar="N", help="chats in a batch of a process (default: 8)")
     add("--accumulate", type=int, default=1, metavar="N", help="batches in an optimizer step (default: 1)")
-    add(
-        "--learning-rate",
-        type=float,
-        default=2e-4,
-        metavar="X",
-        help="at first; falls to 0 (default: 2e-4)",
-    )
+    add("--learning-rate", type=float, default=2e-4, metavar="X", help="falls to 0 (default: 2e-4)")
     add("--max-length", type=int, metavar="N", help="most tokens of a chat (default: the model's context)")
     add("--save-steps", type=int, metavar="N", help="write a checkpoint every N steps (default: none)")
     add("--resume", action="store_true", help="go on from the last whole checkpoint in FOLDER")
@@ -285,21 +283,16 @@ def main() -> None:
     part.add_argument("--lora", type=int, metavar="RANK", help="train adapters of this rank (needs peft)")
     args = parser.parse_args()
     try:
-        losses = _train_as_told(args)
+        _train_as_told(args)
     except (ValueError, RuntimeError) as error:
         sys.exit(str(error))
-    if int(os.environ.get("RANK", 0)) == 0:
-        print(f"{len(losses)} steps, loss {losses[0]:.3f} to {losses[-1]:.3f}; saved in {args.output}")
 
 
-def _train_as_told(args: argparse.Namespace) -> list[float]:
-    device = models.best_device()
-    if device == "cuda":  # each process its own card
-        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    half = models.best_dtype(torch.device(device))
+def _train_as_told(args: argparse.Namespace) -> None:
+    half = models.best_dtype(torch.device(models.best_device()))
     # Weights that are trained stay in float32; those under adapters may be in 16 bits.
     chats = load_chats(args.data)
-    model, tokenizer = models.load(args.model, device=device, dtype=half if args.lora else torch.float32)
+    model, tokenizer = models.load(args.model, dtype=half if args.lora else torch.float32)
     if args.last_layers:
         train_last_layers(model, args.last_layers)
     if args.lora:
@@ -320,9 +313,10 @@ def _train_as_told(args: argparse.Namespace) -> list[float]:
         fp16=half == torch.float16,
         **({"save_strategy": "steps", "save_steps": args.save_steps} if args.save_steps else {}),
     )
-    if args.lora and int(os.environ.get("RANK", 0)) == 0:
-        models.save(model.merge_and_unload(), tokenizer, Path(args.output) / "merged")
-    return losses
+    if int(os.environ.get("RANK", 0)) == 0:  # one process speaks for all
+        if args.lora:
+            models.save(model.merge_and_unload(), tokenizer, Path(args.output) / "merged")
+        print(f"{len(losses)} steps, loss {losses[0]:.3f} to {losses[-1]:.3f}; saved in {args.output}")
 
 
 if __name__ == "__main__":
