@@ -77,6 +77,7 @@ def test_the_readmes_figures_are_the_last_benchmarks(monkeypatch: pytest.MonkeyP
     results = json.loads((ROOT / "benchmarks" / "speed.json").read_text(encoding="utf-8"))
     for line in speed.training_table(results["skewed"]):
         assert line in README
+    assert speed.bfloat16_line(results["bfloat16"]) in README
     assert speed.answer_line(results["answers"]) in README
     assert speed.work_line(results["work"]) in README
 

@@ -103,11 +103,10 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str
 
 def best_device() -> str:
     """Name the device: ``TINYLIB_DEVICE``, else CUDA (for each process its own card), MPS or the CPU."""
-    if chosen := os.environ.get("TINYLIB_DEVICE"):
-        return chosen
+    fastest = "mps" if torch.backends.mps.is_available() else "cpu"
     if torch.cuda.is_available():
-        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+        fastest = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    return os.environ.get("TINYLIB_DEVICE") or fastest
 
 
 def best_dtype(device: torch.device) -> torch.dtype:

@@ -170,7 +170,7 @@ def train_last_layers(model: PreTrainedModel, count: int) -> None:
 
 
 def add_adapters(model: PreTrainedModel, rank: int) -> torch.nn.Module:
-    """Put LoRA adapters beside every linear layer; they alone are trained.
+    """Put LoRA adapters beside every linear layer but the output layer; they alone are trained.
 
     Args:
         model: May be in 16 bits: its own weights stay as they are, the adapters are in float32.
