@@ -273,7 +273,7 @@ def main() -> None:
     add("--epochs", type=float, default=1, metavar="N", help="how often to go through the chats (default: 1)")
     add("--batch-size", type=int, default=8, metavar="N", help="chats in a batch of a process (default: 8)")
     add("--accumulate", type=int, default=1, metavar="N", help="batches in an optimizer step (default: 1)")
-    add("--learning-rate", type=float, default=2e-4, metavar="X", help="falls to 0 (default: 2e-4)")
+    add("--learning-rate", type=float, default=2e-4, metavar="X", help="at first; falls to 0 (default: 2e-4)")
     add("--max-length", type=int, metavar="N", help="most tokens of a chat (default: the model's context)")
     add("--save-steps", type=int, metavar="N", help="write a checkpoint every N steps (default: none)")
     add("--resume", action="store_true", help="go on from the last whole checkpoint in FOLDER")
