@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import transformers
-from packaging.version import Version
 
 import tinylib
 
@@ -277,9 +275,6 @@ def test_the_lessons_run_on_another_model(tinyllama_folder: Path) -> None:
         "-p",
         "no:cacheprovider",
     ]
-    # Lesson 08 resumes several processes on the CPU: PyTorch for Windows and transformers 4 do not.
-    if sys.platform == "win32" or Version(transformers.__version__).major < 5:
-        command.append("--ignore=notebooks/08_scale_up.ipynb")
     result = subprocess.run(
         [*command, "notebooks"],
         cwd=ROOT,

@@ -89,16 +89,14 @@ class PackedCollator:
             ValueError: As `PaddedCollator`.
         """
         check_examples(examples, first_label=1)
-        rows = [
-            [examples[i] for i in bin_]
-            for bin_ in best_fit([len(example["input_ids"]) for example in examples], self.max_length)
-        ]
-        width = max(sum(len(example["input_ids"]) for example in row) for row in rows)
+        lengths = [len(example["input_ids"]) for example in examples]
+        rows = best_fit(lengths, self.max_length)
+        filled = [sum(lengths[i] for i in row) for row in rows]
         columns: dict[str, list[list[int]]] = {"input_ids": [], "position_ids": [], "labels": []}
-        for row in rows:
-            rest = width - sum(len(example["input_ids"]) for example in row)
+        for row, tokens in zip(rows, filled):
+            rest = max(filled) - tokens
             pads = {"input_ids": [self.pad_id] * rest, "labels": [IGNORE_INDEX] * rest}
-            samples = [*row, pads] if rest else row
+            samples = [examples[i] for i in row] + ([pads] if rest else [])
             columns["input_ids"].append([token for s in samples for token in s["input_ids"]])
             columns["position_ids"].append([i for s in samples for i in range(len(s["input_ids"]))])
             columns["labels"].append([t for s in samples for t in [IGNORE_INDEX, *s["labels"][1:]]])
