@@ -1,0 +1,221 @@
+"""What the numbers of a batch say by themselves: what is padding, what is learned, where samples begin."""
+
+from functools import cached_property
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from tinylib.audit.batch import Batch, offsets
+from tinylib.audit.turns import Template, Turn
+from tinylib.labels import IGNORE_INDEX
+
+Purpose = Literal["train", "generate"]
+
+
+class Facts:
+    """A batch, read with a tokenizer if there is one.
+
+    Labels are turned back to the tokens that they name, whoever shifted them: a *column* is the place of a
+    token. Shifted labels can name up to two tokens beyond the last column.
+
+    Attributes:
+        batch: As read.
+        tokenizer: Or None.
+        template: The marks of its chat template, or None.
+        why_no_template: The reason, if there is none.
+        out_of_vocabulary: Ids that no token has, bool of shape ``(rows, seq)``.
+        strange_labels: The same of labels.
+        offset: Which token each row's labels hold at position i: token i + offset; None if they do not tell.
+        foreign_labels: Labels that are not that token; bool of shape ``(rows, seq)``.
+        tokens: int64 of shape ``(rows, seq + 2)``, -1 beyond the row.
+        learned: Whether a label names that token; bool of the same shape.
+    """
+
+    def __init__(
+        self,
+        batch: Batch,
+        tokenizer: PreTrainedTokenizerBase | None,
+        vocabulary: int | None,
+        purpose: Purpose,
+    ) -> None:
+        self.batch, self.tokenizer, self.purpose = batch, tokenizer, purpose
+        self.ids = batch.input_ids
+        self.rows, self.seq = self.ids.shape
+        self.template, self.why_no_template = None, "there is no tokenizer"
+        if tokenizer is not None:
+            try:
+                self.template = Template(tokenizer)
+            except ValueError as error:
+                self.why_no_template = str(error)
+        most = vocabulary if vocabulary is not None else torch.iinfo(torch.int64).max
+        self.out_of_vocabulary = (self.ids < 0) | (self.ids >= most)
+        self.labels = batch.labels if purpose == "train" else None
+        labels = torch.full_like(self.ids, IGNORE_INDEX) if self.labels is None else self.labels
+        self.strange_labels = (labels != IGNORE_INDEX) & ((labels < 0) | (labels >= most))
+        self.offset, self.foreign_labels = offsets(
+            self.ids, labels.masked_fill(self.strange_labels, IGNORE_INDEX)
+        )
+        self._align(labels)
+
+    def _align(self, labels: torch.Tensor) -> None:
+        """Lay the labels under the tokens that they name."""
+        shift = torch.zeros(self.rows, dtype=torch.int64) if self.offset is None else self.offset
+        place = torch.arange(self.seq + 2) - shift[:, None]
+        inside = (place >= 0) & (place < self.seq)
+        named = labels.gather(1, place.clamp(0, self.seq - 1))
+        self.learned = inside & (named >= 0)
+        if self.offset is None or int(shift.max()) == 0:
+            self.learned[:, 0] = False  # nothing comes before the first token that could predict it
+        self.tokens = torch.nn.functional.pad(self.ids, (0, 2), value=-1)
+        beyond = self.learned[:, self.seq :]
+        self.tokens[:, self.seq :] = torch.where(beyond, named[:, self.seq :], -1)
+
+    def label_places(self, columns: torch.Tensor) -> torch.Tensor:
+        """Return where the labels of these tokens are: from ``(rows, seq + 2)`` to ``(rows, seq)``, bool."""
+        if self.offset is None:
+            return columns[:, : self.seq]
+        place = torch.arange(self.seq) + self.offset[:, None]
+        inside = (place >= 0) & (place < self.seq + 2)
+        return columns.gather(1, place.clamp(0, self.seq + 1)) & inside
+
+    def special(self, name: str) -> int | None:
+        """Return the id of a special token of the tokenizer, such as ``"eos"``."""
+        return getattr(self.tokenizer, f"{name}_token_id", None)
+
+    @cached_property
+    def ends(self) -> set[int]:
+        """The ids that end a turn or a text."""
+        ends = {self.special("eos"), self.template.end if self.template else None}
+        return {end for end in ends if end is not None}
+
+    @cached_property
+    def hidden_edges(self) -> torch.Tensor:
+        """What a mask hides at either edge of a row; bool of shape ``(rows, seq)``."""
+        if self.batch.mask is None:
+            return torch.zeros_like(self.ids, dtype=torch.bool)
+        return _run(~self.batch.mask) | _run(~self.batch.mask, from_the_end=True)
+
+    @cached_property
+    def pad_id(self) -> int | None:
+        """The id that this batch is padded with: what a mask hides at the edges, if that is one id."""
+        hidden = self.ids[self.hidden_edges].unique().tolist()
+        own = self.special("pad")
+        return hidden[0] if len(hidden) == 1 and own not in hidden else own
+
+    @cached_property
+    def pads(self) -> torch.Tensor:
+        """What is padding, as far as ids, mask and labels tell; bool of shape ``(rows, seq)``."""
+        if self.pad_id is None:
+            return self.hidden_edges & ~self.hidden_edges.all(dim=1, keepdim=True)
+        fill = self.ids == self.pad_id
+        first, last = _run(fill), _run(fill, from_the_end=True)
+        if self.pad_id == self.special("bos"):  # then the last of them may begin the text
+            count = first.sum(dim=1)
+            place = (count - 1).clamp(min=0)
+            begins = (count > 0) & (
+                self.batch.mask is None or self.batch.mask.gather(1, place[:, None])[:, 0]
+            )
+            first[begins, place[begins]] = False
+        if self.pad_id in self.ends:
+            for row in last.any(dim=1).nonzero().flatten().tolist():
+                place = self.seq - int(last[row].sum())
+                if 0 < place < self.seq and self._is_an_end(row, place, last, first):
+                    last[row, place] = False
+        return first | last
+
+    def _is_an_end(self, row: int, place: int, last: torch.Tensor, first: torch.Tensor) -> bool:
+        """Tell whether the first of the pad tokens at a row's end is no padding, but the row's end."""
+        mask, positions = self.batch.mask, self.batch.position_ids
+        if positions is not None and place > 0 and positions[row, place] == 0:
+            return False  # the collator filled up a packed row
+        turns = self.template.turns(self.ids[row, :place].tolist()) if self.template else []
+        everywhere = bool(last.any(dim=1).all())
+        if (turns and turns[-1].end is not None) or self.purpose == "generate":
+            return everywhere  # as of a pipeline that ends every text with an EOS of its own
+        if mask is None or mask[row, place] or self.learned[row, place]:
+            return True
+        lengths = self.seq - first.sum(dim=1) - last.sum(dim=1)
+        return bool(turns) and int(lengths[row]) < int(lengths.max())  # a cut row would be as long as any
+
+    @cached_property
+    def real(self) -> torch.Tensor:
+        """What is a token of the text; bool of shape ``(rows, seq)``."""
+        return ~self.pads
+
+    @cached_property
+    def starts(self) -> torch.Tensor:
+        """Where positions or a block mask begin another sample of a packed row; bool of ``(rows, seq)``."""
+        found = torch.zeros_like(self.real)
+        if self.batch.position_ids is not None:
+            found |= self.batch.position_ids == 0
+        if self.batch.blocks is not None:
+            earlier = self.batch.blocks.tril(-1) & self.real[:, None, :]
+            found |= ~earlier.any(dim=-1)
+        after_another = self.real.cumsum(dim=1) > 1
+        return found & self.real & after_another
+
+    @cached_property
+    def turns(self) -> list[list[Turn]]:
+        """The turns of each row; none without a template."""
+        if self.template is None:
+            return [[] for _ in range(self.rows)]
+        text = torch.nn.functional.pad(self.real, (0, 2)) | (self.learned & (self.tokens >= 0))
+        text[:, : self.seq] &= self.real
+        found = []
+        for row in range(self.rows):
+            columns = text[row].nonzero().flatten().tolist()
+            if not columns:
+                found.append([])
+                continue
+            first, last = columns[0], columns[-1] + 1
+            cuts = [first, *self.starts[row].nonzero().flatten().tolist(), last]
+            ids = self.tokens[row].tolist()
+            found.append(
+                [
+                    _moved(turn, begin)
+                    for begin, stop in pairwise(cuts)
+                    for turn in self.template.turns(ids[begin:stop])
+                ]
+            )
+        return found
+
+    @cached_property
+    def unmarked_starts(self) -> torch.Tensor:
+        """Where the tokens begin another sample, whatever the positions say; bool of shape ``(rows, seq)``.
+
+        A new conversation shows by a BOS token, or by a system message after an ended answer.
+        """
+        found = torch.zeros_like(self.real)
+        bos = self.special("bos")
+        within_headers = self.template is not None and any(
+            self.template.text([bos])[0] in mark for mark in self.template.header if bos is not None
+        )
+        if bos is not None and bos not in self.ends | {self.pad_id} and not within_headers:
+            begins = self.ids == bos
+            begins[:, 1:] &= ~begins[:, :-1].clone()
+            found |= begins & self.real & (self.real.cumsum(dim=1) > 1)
+        for row, turns in enumerate(self.turns):
+            for before, turn in pairwise(turns):
+                if turn.role == "system" and before.role == "assistant" and before.end is not None:
+                    header = turn.header
+                    if header and bos is not None and self.ids[row, header - 1] == bos:
+                        header -= 1
+                    found[row, header] = True
+        return found & ~self.starts
+
+
+def _run(true: torch.Tensor, from_the_end: bool = False) -> torch.Tensor:
+    """Keep what is true from a row's first column on, or up to its last, without a gap."""
+    if from_the_end:
+        return true.flip(1).long().cumprod(dim=1).bool().flip(1)
+    return true.long().cumprod(dim=1).bool()
+
+
+def _moved(turn: Turn, by: int) -> Turn:
+    """Count a turn's columns from the row's beginning."""
+    end = None if turn.end is None else turn.end + by
+    return Turn(
+        turn.role, turn.header + by, turn.start + by, turn.latest + by, end, turn.stop + by, turn.well_ended
+    )

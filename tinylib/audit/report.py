@@ -1,0 +1,196 @@
+"""What an audit found, written for a terminal, for a notebook and for a test suite."""
+
+import html
+import textwrap
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from tinylib import show
+from tinylib.labels import IGNORE_INDEX
+
+FAULTS: dict[str, dict[str, str]] = tomllib.loads(
+    files("tinylib.audit").joinpath("faults.toml").read_text(encoding="utf-8")
+)
+"""By code: what it is, the symptom one would see, the cause, the fix, and the lesson that explains it."""
+
+WINDOW = 8  # columns of a grid
+WIDTH = 96
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault of a batch.
+
+    Attributes:
+        code: A key of `FAULTS`; codes stay the same from version to version.
+        places: For each row that has it, the columns of the batch where it is.
+        grid: Some of these places, as tokens.
+        detail: What was measured, if anything was.
+        batch: The number of the batch, if there were several.
+    """
+
+    code: str
+    places: Mapping[int, Sequence[int]]
+    grid: str
+    detail: str = ""
+    batch: int = 0
+
+    def __getattr__(self, name: str) -> str:
+        """Read ``what``, ``symptom``, ``cause``, ``fix`` and ``lesson`` out of `FAULTS`."""
+        if name in ("what", "symptom", "cause", "fix", "lesson"):
+            return FAULTS[self.code][name]
+        raise AttributeError(name)
+
+    @property
+    def rows(self) -> list[int]:
+        """The numbers of the rows."""
+        return list(self.places)
+
+    def where(self) -> str:
+        """Say in which rows it is."""
+        return ("row " if len(self.rows) == 1 else "rows ") + _numbers(self.rows)
+
+
+@dataclass
+class Report:
+    """All that an audit has to say.
+
+    Attributes:
+        findings: The faults, in the order of a batch's life: ids, mask, labels, packing, model.
+        checked: What was checked.
+        not_checked: What was not, and why.
+        batches: The shapes of the batches.
+    """
+
+    batches: list[tuple[int, int]]
+    findings: list[Finding] = field(default_factory=list)
+    checked: list[str] = field(default_factory=list)
+    not_checked: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+    @property
+    def codes(self) -> list[str]:
+        """The codes of the findings, each once."""
+        return list(dict.fromkeys(finding.code for finding in self.findings))
+
+    def raise_for_findings(self) -> None:
+        """Raise a ValueError with the whole report, if anything was found."""
+        if not self.ok:
+            raise ValueError(str(self))
+
+    def _head(self) -> str:
+        rows, widest = sum(rows for rows, _ in self.batches), max(seq for _, seq in self.batches)
+        size = f"{_count(rows, 'row')} of up to {_count(widest, 'token')}"
+        size += f" in {_count(len(self.batches), 'batch')}" if len(self.batches) > 1 else ""
+        found = _count(len(self.findings), "finding") if self.findings else "no findings"
+        return f"Audit of {size}: {found}."
+
+    def _place(self, finding: Finding) -> str:
+        batch = f"batch {finding.batch}, " if len(self.batches) > 1 else ""
+        return batch + finding.where()
+
+    def __str__(self) -> str:
+        parts = [self._head()]
+        for number, finding in enumerate(self.findings, 1):
+            lines = [f"{number}. {finding.what}", f"   [{finding.code}] {self._place(finding)}", ""]
+            lines += [f"   {line}" for line in finding.grid.splitlines()] + [""]
+            texts = {
+                "Found": finding.detail, "Symptom": finding.symptom, "Cause": finding.cause,
+                "Fix": finding.fix, "More": finding.lesson,
+            }  # fmt: skip
+            lines += [_filled(name, text) for name, text in texts.items() if text]
+            parts.append("\n".join(line.rstrip() for line in lines))
+        if self.checked:
+            parts.append(_filled("Checked", "; ".join(self.checked) + "."))
+        if self.not_checked:
+            listed = [_filled("-", f"{what}: {why}.", 2) for what, why in self.not_checked.items()]
+            parts.append("\n".join(["   Not checked", *listed]))
+        return "\n\n".join(parts)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """Show a notebook a table of the findings, and below it what was not checked."""
+        rows = ""
+        for finding in self.findings:
+            cells = [
+                f"<b>{html.escape(finding.what)}</b><br><code>{finding.code}</code><br>"
+                + html.escape(self._place(finding)),
+                f"<pre>{html.escape(finding.grid)}</pre>"
+                + "<br>".join(html.escape(text) for text in (finding.detail, finding.symptom) if text),
+                html.escape(finding.cause),
+                f"{html.escape(finding.fix)}<br><i>{html.escape(finding.lesson)}</i>",
+            ]
+            rows += "<tr>" + "".join(f'<td style="text-align: left">{cell}</td>' for cell in cells) + "</tr>"
+        titles = "".join(f"<th>{title}</th>" for title in ("finding", "what is seen", "cause", "fix"))
+        table = f"<table><tr>{titles}</tr>{rows}</table>" if rows else ""
+        listed = "".join(
+            f"<li>{html.escape(f'{what}: {why}.')}</li>" for what, why in self.not_checked.items()
+        )
+        rest = f"<p>Not checked:</p><ul>{listed}</ul>" if listed else ""
+        return f"<p><b>{html.escape(self._head())}</b></p>{table}{rest}"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" + ("" if number == 1 else "es" if thing.endswith("ch") else "s")
+
+
+def _numbers(rows: Sequence[int], most: int = 8) -> str:
+    """List numbers, those in sequence as a range."""
+    ranges: list[list[int]] = []
+    for row in rows:
+        if ranges and row == ranges[-1][-1] + 1:
+            ranges[-1] = [ranges[-1][0], row]
+        else:
+            ranges.append([row])
+    named = [f"{r[0]}-{r[-1]}" if len(r) > 1 else str(r[0]) for r in ranges]
+    return ", ".join(named[:most]) + (f", … ({len(rows)} in all)" if len(named) > most else "")
+
+
+def _filled(name: str, text: str, margin: int = 9) -> str:
+    indent = " " * (margin + 3)
+    first = f"   {name:<{margin}}"
+    return textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=indent)
+
+
+def draw(
+    tensors: Mapping[str, torch.Tensor],
+    places: Mapping[int, Sequence[int]],
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> str:
+    """Draw at most two rows around the first place of a fault, with a mark under each.
+
+    Args:
+        tensors: ``input_ids`` and others of the same shape ``(rows, seq)``.
+        places: For each row the columns to mark.
+        tokenizer: Without one the ids are written as numbers.
+    """
+
+    def cell(name: str, value: int) -> str:
+        if name == "labels" and value == IGNORE_INDEX:
+            return "–"
+        if name in ("input_ids", "labels") and tokenizer is not None and 0 <= value < len(tokenizer):
+            return show.token_strings(tokenizer, [value])[0]
+        return str(value)
+
+    grids = []
+    for row, columns in list(places.items())[:2]:
+        seq = tensors["input_ids"].shape[1]
+        first = max(0, min(columns[0] - WINDOW // 2 + 1, seq - WINDOW))
+        shown = range(first, min(first + WINDOW, seq))
+        block = {"column": [str(column) for column in shown]}
+        for name, tensor in tensors.items():
+            values = tensor[row, shown.start : shown.stop].tolist()
+            block[f"row {row}" if name == "input_ids" else name] = [cell(name, value) for value in values]
+        block["here"] = ["▲" if column in columns else "" for column in shown]
+        grids.append(show.grid(block))
+    return "\n\n".join(grids)

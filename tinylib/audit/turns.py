@@ -1,0 +1,156 @@
+"""Find the turns of a chat in rows of token ids, by the marks that the tokenizer's chat template writes."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+_SPELLED = {"Ġ": " ", "▁": " ", "Ċ": "\n", "<0x0A>": "\n", "ĉ": "\t"}
+_PRIVATE = 0xE000  # a special token is one private letter, so that no words can spell it
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn in a row; all numbers are positions of tokens.
+
+    Attributes:
+        role: ``"assistant"``, ``"user"`` or ``"system"``.
+        header: Where what announces it begins.
+        start: Its first word's token.
+        latest: The same, but if that token also holds the end of the header, the one after it.
+        end: Its end-of-turn token; None if there is none.
+        stop: Where the next turn, or nothing, begins.
+        well_ended: Whether nothing but what the template writes stands between end and stop.
+    """
+
+    role: str
+    header: int
+    start: int
+    latest: int
+    end: int | None
+    stop: int
+    well_ended: bool
+
+
+class Template:
+    """What a chat template writes around the words.
+
+    Raises:
+        ValueError: There is no template, or none in which turns can be told apart.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        if getattr(tokenizer, "chat_template", None) is None:
+            raise ValueError("the tokenizer has no chat template")
+        self.tokenizer = tokenizer
+        self.special = {
+            i: token.content for i, token in tokenizer.added_tokens_decoder.items() if token.special
+        }
+        self._pieces: dict[int, str] = {}
+        system, user, assistant = ("Qs1", "Qu1", "Qa1")
+        asked = [{"role": "user", "content": user}]
+        answered = [*asked, {"role": "assistant", "content": assistant}]
+        first = self._written(asked)
+        whole = self._written(answered)
+        if first is None or whole is None or user not in whole or assistant not in whole:
+            raise ValueError("its chat template could not be read")
+        user_end = first.split(user)[1]
+        between, tail = whole.split(user)[1].split(assistant)
+        ends = [letter for letter in tail if ord(letter) >= _PRIVATE]
+        if not ends:
+            raise ValueError("its chat template ends a turn without a special token")
+        self.end = sorted(self.special)[ord(ends[0]) - _PRIVATE]
+        self.closes_every_turn = ends[0] in user_end
+        self.header = {_rest(between, user_end): "assistant"}
+        prompt = self._written(asked, True)
+        if prompt is not None and prompt.startswith(first) and prompt != first:
+            self.header[prompt[len(first) :]] = "assistant"
+        again = self._written([*answered, *asked])
+        if again is not None and assistant in again:
+            self.header.setdefault(_rest(again.split(assistant)[1].split(user)[0], tail), "user")
+        instructed = self._written([{"role": "system", "content": system}, *asked])
+        if instructed is not None and system in instructed:
+            mark = instructed.split(system)[0]
+            bos = self._encoded(tokenizer.bos_token or "")
+            if not any(other.startswith(bos) for other in self.header):
+                mark = mark.removeprefix(bos)  # in ChatML it may be what every header begins with
+            self.header.setdefault(mark, "system")
+        marks = sorted(filter(str.strip, self.header), key=len, reverse=True)
+        self._mark = re.compile("|".join(map(re.escape, marks)))
+        if not self.turns(self._ids(answered)):
+            raise ValueError("its tokens do not spell what its chat template writes")
+
+    def _written(self, messages: list[dict[str, str]], prompt: bool = False) -> str | None:
+        """Write messages with one letter for each special token; None if the template refuses them."""
+        try:
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+        except Exception:  # a template raises what it likes, for example on a system message
+            return None
+        return self._encoded(text)
+
+    def _encoded(self, text: str) -> str:
+        for i, content in sorted(self.special.items(), key=lambda item: -len(item[1])):
+            text = text.replace(content, self._letter(i))
+        return text
+
+    def _letter(self, token: int) -> str:
+        return chr(_PRIVATE + sorted(self.special).index(token))
+
+    def _ids(self, messages: list[dict[str, str]]) -> list[int]:
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False)
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def text(self, ids: Sequence[int]) -> list[str]:
+        """Spell ids, token by token; special ones as private letters."""
+        unknown = [i for i in set(ids) if i not in self._pieces]
+        for i, token in zip(unknown, self.tokenizer.convert_ids_to_tokens(unknown)):
+            token = token or ""  # an id that the model has and the tokenizer has not
+            for spelled, meant in _SPELLED.items():
+                token = token.replace(spelled, meant)
+            self._pieces[i] = self._letter(i) if i in self.special else token
+        return [self._pieces[i] for i in ids]
+
+    def turns(self, ids: Sequence[int]) -> list[Turn]:
+        """Find the turns in a row, or in one sample of a packed row."""
+        pieces = self.text(ids)
+        text = "".join(pieces)
+        marks = list(self._mark.finditer(text))
+        if not marks:
+            return []
+        token = []  # of each letter; tokens without letters have none
+        for i, piece in enumerate(pieces):
+            token += [i] * len(piece)
+        token.append(len(ids))
+        found = []
+        for mark, following in zip(marks, [*marks[1:], None]):
+            begin, last = mark.end(), following.start() if following else len(text)
+            start, stop = token[begin], token[last]
+            # A token that began before the words do, if by more than a space, holds the header's end.
+            shared = begin > 0 and begin < len(text) and token[begin - 1] == start
+            shared = shared and bool(text[begin - 1].strip() or text[begin - 1] == "\n")
+            end = next((i for i in range(start, stop) if ids[i] == self.end), None)
+            after = "" if end is None else "".join(pieces[end + 1 : stop])
+            found.append(
+                Turn(
+                    self.header[mark[0]],
+                    token[mark.start()],
+                    start,
+                    start + shared,
+                    end,
+                    stop,
+                    not self.words(after),
+                )
+            )
+        return found
+
+    @staticmethod
+    def words(text: str) -> str:
+        """Return what is left of a text without its special tokens and outer spaces."""
+        return "".join(letter for letter in text if not _PRIVATE <= ord(letter) < 0xF900).strip()
+
+
+def _rest(text: str, beginning: str) -> str:
+    """Return what follows a beginning; if that is nothing but spaces, the whole text."""
+    rest = text.removeprefix(beginning)
+    return rest if rest.strip() else text
