@@ -3,6 +3,7 @@
 Each takes chats, as lists of messages, and yields batches of eight.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,8 @@ def collated(collate: Callable, examples: Sequence[Any], **more: Any) -> Batches
 
 def texts_of(tokenizer: PreTrainedTokenizerBase, chats: list[Chat]) -> list[list[int]]:
     """No chats, but plain texts that end with EOS, as for pre-training."""
-    return [
-        [*tokenizer(chat[-1]["content"], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-        for chat in chats
-    ]
+    texts = [tokenizer(chat[-1]["content"], add_special_tokens=False)["input_ids"] for chat in chats]
+    return [[*ids, tokenizer.eos_token_id] for ids in texts if len(ids) > 1]
 
 
 # transformers
@@ -88,7 +87,8 @@ def as_messages(chats: list[Chat]) -> list[dict[str, Chat]]:
 
 MARKED_TEMPLATE = TINYLLAMA_TEMPLATE.replace(
     "{{ '<|assistant|>\n'  + message['content'] + eos_token }}\n",
-    "{{ '<|assistant|>\n' }}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}{{ '\n' }}",
+    "{{ '<|assistant|>\n' }}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
+    "{{ '\n' }}",
 )
 
 
@@ -206,9 +206,14 @@ def prompts(tokenizer: PreTrainedTokenizerBase, chats: list[Chat]) -> Batches:
 
 
 def templates_of_transformers(tokenizer: PreTrainedTokenizerBase, chats: list[Chat]) -> Batches:
-    """Prompts as the library writes and pads them."""
+    """Prompts as the library writes and pads them. (It takes a ``padding_side=``, and ignores it.)"""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.padding_side = "left"
     for some in by_eight(chats):
         yield tokenizer.apply_chat_template(
-            [chat[:-1] for chat in some], add_generation_prompt=True, padding=True, padding_side="left",
-            return_dict=True, return_tensors="pt",
-        )  # fmt: skip
+            [chat[:-1] for chat in some],
+            add_generation_prompt=True,
+            padding=True,
+            return_dict=True,
+            return_tensors="pt",
+        )

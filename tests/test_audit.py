@@ -1,17 +1,38 @@
 """Each fault is found, by its code, at its rows, alone; and nothing in a right batch."""
 
 import copy
+import html
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pipelines
 import pytest
 import torch
-from audit_worlds import PLANTS, World, as_planted
+import trl
+from audit_worlds import PLANTS, World, as_planted, block_mask
+from datasets import Dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
+from torch.utils.data import DataLoader
+from transformers import (
+    BatchEncoding,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainingArguments,
+)
 
-from tinylib.audit import FAULTS, audit
-from tinylib.labels import plain_loss
+from tinylib import models
+from tinylib.audit import FAULTS, AuditCallback, audit
+from tinylib.collate import PackedCollator, PaddedCollator
+from tinylib.labels import IGNORE_INDEX, plain_loss, shift, shifting_loss
+from tinylib.packing import PackedTrainer
 
 
 @pytest.fixture(scope="module", params=["smollm2", "tinyllama", "gpt2"])
@@ -63,7 +84,13 @@ def chat(draw: st.DrawFn) -> list[dict[str, str]]:
 def chats() -> list[list[dict[str, str]]]:
     """200 of them, drawn by hypothesis."""
     drawn = []
-    settings(max_examples=200, suppress_health_check=list(HealthCheck))(given(chat())(drawn.append))()
+
+    @settings(max_examples=200, suppress_health_check=list(HealthCheck))
+    @given(chat())
+    def draw(one: list[dict[str, str]]) -> None:
+        drawn.append(one)
+
+    draw()
     return drawn[:200]
 
 
@@ -118,4 +145,356 @@ def test_nothing_is_found_in_a_right_pipeline(world: World, chats: list, name: s
             report = audit(batch, tokenizer=tokenizer, model=model, **options)
             assert report.ok, f"{report}\n{batch}"
             count += len(batch["input_ids"])
-    assert count >= (200 if "pack" not in name and "Flattening" not in name else 25)
+    assert count >= 25
+
+
+# What people use and should not: the codes of what is wrong with it.
+WRONG = {
+    "DataCollatorForLanguageModeling, pad = EOS, on chats": (
+        pipelines.language_modeling_of_chats, {}, {"labels.prompt", "labels.end_of_turn"}
+    ),
+    "DataCollatorForLanguageModeling, pad = EOS, on texts": (
+        pipelines.language_modeling, {}, {"labels.end_of_turn"}
+    ),
+    "qlora.py and TinyLlama's sft/finetune.py": (pipelines.qlora, {}, {"mask.hides_tokens"}),
+    "the web's remedy": (pipelines.remedy_of_the_web, {}, {"labels.shifted_twice"}),
+    "LLMs-from-scratch with a loss that shifts": (
+        pipelines.llms_from_scratch, {"loss": shifting_loss}, {"labels.shifted_twice"}
+    ),
+    "litgpt's data with a plain loss": (pipelines.litgpt, {"loss": plain_loss}, {"labels.never_shifted"}),
+    "torchtune's with a loss that shifts": (pipelines.torchtune, {}, {"labels.shifted_twice"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_with_what_people_use(tinyllama: tuple, chats: list, name: str) -> None:
+    pipeline, options, codes = WRONG[name]
+    model, tokenizer = tinyllama
+    for batch in pipeline(tokenizer, chats):
+        assert set(audit(batch, tokenizer=tokenizer, model=model, **options).codes) == codes
+
+
+# TRL's modes: rows, arguments, the template, and what is to be found.
+MODES = {
+    "prompt and completion": (pipelines.as_pairs, {}, None, set()),
+    "assistant_only_loss": (
+        pipelines.as_messages, {"assistant_only_loss": True}, pipelines.MARKED_TEMPLATE, set()
+    ),
+    "padding_free": (pipelines.as_pairs, {"padding_free": True, "max_length": None}, None, set()),
+    "packing, bfd": (pipelines.as_pairs, {"packing": True, "max_length": 256}, None, set()),
+    "messages": (pipelines.as_messages, {}, None, {"labels.prompt"}),
+    "packing, wrapped": (
+        pipelines.as_pairs, {"packing": True, "packing_strategy": "wrapped", "max_length": 256}, None,
+        {"packing.positions_run_on", "labels.end_cut_off"},
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def sft(tinyllama_folder: Path, tmp_path: Path, chats: list) -> Callable[[str], trl.SFTTrainer]:
+    """TRL's trainer in one of its modes, with a model of its own."""
+
+    def make(mode: str, **arguments: Any) -> trl.SFTTrainer:
+        rows, own, template, _ = MODES[mode]
+        model, tokenizer = models.load(tinyllama_folder)
+        tokenizer.chat_template = template or tokenizer.chat_template
+        return pipelines.sft_trainer(model, tokenizer, rows(chats), tmp_path, **own, **arguments)
+
+    return make
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_trl(sft: Callable[[str], trl.SFTTrainer], mode: str) -> None:
+    """All batches of 200 chats: nothing where all is right, else what is wrong."""
+    report = audit(sft(mode), batches=200)
+    assert set(report.codes) == MODES[mode][-1], report
+    assert sum(rows for rows, _ in report.batches) >= 200 or "pack" in mode or "free" in mode
+    assert "who shifts the labels" in report.checked
+
+
+def test_a_callback_audits_before_the_first_step(
+    sft: Callable[[str], trl.SFTTrainer], capsys: pytest.CaptureFixture
+) -> None:
+    trainer = sft("messages", max_steps=1)
+    trainer.add_callback(AuditCallback(trainer))
+    trainer.train()
+    assert "[labels.prompt] batch 0, rows 0-7" in capsys.readouterr().out
+    assert trainer.state.global_step == 1
+    stopped = sft("messages", max_steps=1)
+    stopped.add_callback(AuditCallback(stopped, stop=True))
+    with pytest.raises(ValueError, match=r"labels\.prompt"):
+        stopped.train()
+    assert stopped.state.global_step == 0
+
+
+def trained(
+    folder: Path, output: Path, audited: bool, kind: type[Trainer] = Trainer, **options: Any
+) -> tuple:
+    """Train a model with dropout, so that a changed random state would show; return losses and weights."""
+    model, tokenizer = models.load(folder)
+    model.config.attention_dropout = 0.1
+    for layer in model.model.layers:
+        layer.self_attn.attention_dropout = 0.1
+    examples = Dataset.from_list(pipelines.examples_of(tokenizer, WORDY))
+    settings_ = TrainingArguments(
+        str(output), use_cpu=True, report_to="none", disable_tqdm=True, per_device_train_batch_size=2,
+        max_steps=3, logging_steps=1, save_strategy="no",
+    )  # fmt: skip
+    collate = PackedCollator(2, 200) if kind is PackedTrainer else PaddedCollator(2)
+    trainer = kind(
+        model, settings_, train_dataset=examples, data_collator=collate, processing_class=tokenizer, **options
+    )
+    if audited:
+        trainer.add_callback(AuditCallback(trainer, stop=True))
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return losses, torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+WORDY = [
+    [
+        {"role": "user", "content": f"Name {n} fruits."},
+        {"role": "assistant", "content": "Bananas. " * n + "That is it."},
+    ]
+    for n in range(1, 9)
+]
+
+
+def loss_of_the_users(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+    return shifting_loss(outputs.logits, labels)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(Trainer, {}), (Trainer, {"compute_loss_func": loss_of_the_users}), (PackedTrainer, {})],
+    ids=["Trainer", "compute_loss_func", "PackedTrainer"],
+)
+def test_an_audited_training_is_the_same_training(
+    tinyllama_folder: Path, tmp_path: Path, kind: type[Trainer], options: dict
+) -> None:
+    losses, weights = trained(tinyllama_folder, tmp_path, False, kind, **options)
+    again, same_weights = trained(tinyllama_folder, tmp_path, True, kind, **options)
+    assert again == losses
+    assert torch.equal(same_weights, weights)
+
+
+def wrong_loss_of_the_users(
+    outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None
+) -> torch.Tensor:
+    return plain_loss(outputs.logits, labels)
+
+
+def test_a_trainers_own_loss_is_asked(tinyllama_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"labels\.never_shifted"):
+        trained(tinyllama_folder, tmp_path, True, compute_loss_func=wrong_loss_of_the_users)
+
+
+def state_of(model: torch.nn.Module, batch: dict[str, Any]) -> list[Any]:
+    weights = [t.clone() for t in (*model.parameters(), *model.buffers())]
+    gradients = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
+    modes = [module.training for module in model.modules()]
+    states = [torch.get_rng_state(), random.getstate(), str(np.random.get_state())]
+    tensors = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    return [weights, gradients, modes, states, tensors]
+
+
+def equal(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(equal(one[k], other[k]) for k in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return one == other
+
+
+@pytest.mark.parametrize("name", ["padded", "left", "packed", "prompts"])
+def test_nothing_is_changed(world: World, name: str) -> None:
+    if world.name == "smollm2" and name != "left":
+        pytest.skip("the small models show it faster")
+    batch = {"padded": world.padded(), "left": world.padded("left"), "packed": world.packed(),
+             "prompts": world.prompts()}[name]  # fmt: skip
+    model = world.model
+    purpose = "generate" if name == "prompts" else "train"
+    model(input_ids=world.padded()["input_ids"]).logits.sum().backward()
+    next(model.modules()).training = True  # a mixture of modes comes back as it was
+    model.get_input_embeddings().training = False
+    try:
+        before = state_of(model, batch)
+        audit(batch, tokenizer=world.tokenizer, model=model, purpose=purpose)
+        audit(DataLoader([batch], batch_size=None, shuffle=True), tokenizer=world.tokenizer, model=model)
+        assert equal(state_of(model, batch), before)
+    finally:
+        model.zero_grad()
+        model.eval()
+
+
+def test_a_loaders_own_generator_goes_on_where_it_was(tinyllama: tuple) -> None:
+    _, tokenizer = tinyllama
+    examples = pipelines.examples_of(tokenizer, WORDY)
+    generator = torch.Generator().manual_seed(7)
+    loader = DataLoader(examples, 2, shuffle=True, generator=generator, collate_fn=PaddedCollator(2))
+    first = next(iter(loader))
+    generator.manual_seed(7)
+    report = audit(loader, tokenizer=tokenizer, batches=2)
+    assert report.batches == [tuple(first["input_ids"].shape), report.batches[1]]
+    assert equal(next(iter(loader)), first)
+
+
+def test_few_forward_passes(tinyllama: tuple) -> None:
+    """Eight rows of 256 tokens, whatever is in them: at most six calls of the model."""
+    model, tokenizer = tinyllama
+    ids = torch.randint(3, 400, (8, 256), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    for row in range(8):
+        mask[row, : 20 * row] = 0
+    ids[mask == 0] = tokenizer.pad_token_id
+    labels = ids.masked_fill(mask == 0, IGNORE_INDEX)
+    samples = torch.arange(256).repeat(8, 1) % 64
+    calls = []
+    handle = model.register_forward_pre_hook(
+        lambda _, args, call: calls.append(call["input_ids"].shape), with_kwargs=True
+    )
+    try:
+        for batch in (
+            {"input_ids": ids, "attention_mask": mask, "labels": labels},
+            {"input_ids": ids, "labels": labels},
+            {"input_ids": ids, "labels": labels, "position_ids": samples, "use_cache": False},
+            {"input_ids": ids, "labels": labels, "position_ids": samples, "attention_mask": block(samples)},
+        ):
+            calls.clear()
+            audit(batch, tokenizer=tokenizer, model=model)
+            assert 2 <= len(calls) <= 6
+            assert set(calls) == {(8, 256)}
+        calls.clear()
+        audit({"input_ids": ids}, tokenizer=tokenizer, model=model, purpose="generate")
+        assert len(calls) <= 6
+    finally:
+        handle.remove()
+
+
+def block(positions: torch.Tensor) -> torch.Tensor:
+    return torch.zeros(block_mask(positions).shape).masked_fill(
+        ~block_mask(positions), torch.finfo(torch.float32).min
+    )
+
+
+def test_other_forms_of_the_same_batch(tinyllama: tuple) -> None:
+    model, tokenizer = tinyllama
+    world = World("tinyllama", model, tokenizer)
+    batch = shifted = world.padded() | {"labels": shift(world.padded()["labels"])}
+    expected = str(audit(shifted, tokenizer=tokenizer, model=model))
+    forms = [
+        {name: tensor.tolist() for name, tensor in batch.items()},
+        {name: tensor.numpy() for name, tensor in batch.items()},
+        {name: tensor.int() for name, tensor in batch.items()} | {"labels": batch["labels"]},
+        batch | {"attention_mask": batch["attention_mask"].float()},
+        batch | {"attention_mask": batch["attention_mask"].bool()},
+        BatchEncoding(batch),
+    ]
+    for form in forms:
+        assert str(audit(form, tokenizer=tokenizer, model=model)) == expected
+    assert audit([shifted, shifted], tokenizer=tokenizer, model=model).codes == ["labels.shifted_twice"]
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ("a text", "This is a str"),
+        (torch.ones(2, 3), "This is a Tensor"),
+        ({"tokens": [[1]]}, "no input_ids, only tokens"),
+        ({"input_ids": [1, 2]}, r"shape \(2,\)"),
+        ({"input_ids": [[]]}, "a batch has"),
+        ({"input_ids": [[1, 2], [3]]}, "input_ids are lists of different lengths"),
+        ({"input_ids": [["a"]]}, "not of numbers"),
+        ({"input_ids": {1: 2}}, "input_ids is a dict"),
+        ({"input_ids": [[1.0, 2.0]]}, "input_ids are float32"),
+        ({"input_ids": [[1, 2]], "labels": [[1.0, 2.0]]}, "labels are float32"),
+        ({"input_ids": [[1, 2]], "labels": "ab"}, "labels is a str"),
+        ({"input_ids": [[1, 2]], "attention_mask": [[1, 1, 1]]}, r"attention_mask has shape \(1, 3\)"),
+        ({"input_ids": [[1, 2]], "attention_mask": torch.ones(1, 1, 3, 3)}, r"must be \(1, 1, 2, 2\)"),
+        ({"input_ids": [[1, 2]], "position_ids": [[0]]}, r"position_ids has shape \(1, 1\)"),
+        (iter([{"input_ids": [[1]]}]), "An iterator would lose"),
+        ([], "gives no batch"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_by_name(batch: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        audit(batch)
+
+
+def test_an_unknown_purpose_is_refused() -> None:
+    with pytest.raises(ValueError, match="purpose must be 'train' or 'generate', not 'evaluate'"):
+        audit({"input_ids": [[1]]}, purpose="evaluate")
+
+
+def test_what_cannot_be_known_is_not_claimed(tinyllama: tuple) -> None:
+    """Without model and tokenizer only what the numbers say; the rest is listed, with the reason."""
+    model, tokenizer = tinyllama
+    world = World("tinyllama", model, tokenizer)
+    bare = audit(world.padded() | {"labels": shift(world.padded()["labels"])})
+    assert bare.ok
+    assert bare.not_checked["who shifts the labels"] == "the data do; there is no model and no loss to ask"
+    assert "there is no model" in bare.not_checked.values()
+    assert "there is no tokenizer" in bare.not_checked.values()
+    plain = copy.deepcopy(tokenizer)
+    plain.chat_template = None
+    report = audit(world.padded(), tokenizer=plain, model=model)
+    assert report.not_checked["turns, answers and their ends"] == "the tokenizer has no chat template"
+
+    def smoothed(**batch: Any) -> Any:
+        output = model(**batch)
+        return SimpleNamespace(logits=output.logits, loss=output.loss and 0.9 * output.loss)
+
+    report = audit(world.padded(), tokenizer=tokenizer, model=smoothed)
+    assert "no plain mean" in report.not_checked["who shifts the labels"]
+
+
+def test_any_function_may_stand_for_the_model(tinyllama: tuple) -> None:
+    model, tokenizer = tinyllama
+    world = World("tinyllama", model, tokenizer)
+
+    def logits_only(input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: Any) -> torch.Tensor:
+        return model(input_ids=input_ids, attention_mask=attention_mask).logits
+
+    def blind(input_ids: torch.Tensor, **_: Any) -> torch.Tensor:
+        return model(input_ids=input_ids).logits
+
+    batch = world.padded("left")
+    assert audit(batch, tokenizer=tokenizer, model=logits_only, loss=shifting_loss).ok
+    assert audit(batch, tokenizer=tokenizer, model=blind, loss=shifting_loss).codes == ["mask.ignored"]
+    assert (
+        "no loss" in audit(batch, tokenizer=tokenizer, model=logits_only).not_checked["who shifts the labels"]
+    )
+
+
+def test_a_report_reads_well(tinyllama: tuple) -> None:
+    model, tokenizer = tinyllama
+    world = World("tinyllama", model, tokenizer)
+    right = audit(world.padded(), tokenizer=tokenizer, model=model)
+    assert right.ok
+    right.raise_for_findings()
+    assert "no findings" in str(right)
+    report = audit(world.padded() | {"labels": world.padded()["input_ids"]}, tokenizer=tokenizer, model=model)
+    assert report.codes == ["labels.padding", "labels.prompt"]
+    with pytest.raises(ValueError, match="2 findings"):
+        report.raise_for_findings()
+    text, page = str(report), report._repr_html_()
+    assert max(map(len, text.splitlines())) <= 110
+    for finding in report.findings:
+        for part in (finding.what, finding.symptom, finding.cause, finding.fix, finding.lesson):
+            assert html.escape(part) in page
+            assert part.split()[0] in text
+        assert finding.code in text
+        assert finding.code in page
+        assert "▲" in finding.grid
+    assert page.count("<td") == page.count("</td>") == 8
+
+
+@pytest.mark.parametrize("code", FAULTS)
+def test_a_fault_is_told_whole(code: str) -> None:
+    fault = FAULTS[code]
+    assert set(fault) == {"what", "symptom", "cause", "fix", "lesson"}
+    assert all(text.strip() for text in fault.values())
+    for number in re.findall(r"\d\d", fault["lesson"]):
+        assert list((Path(__file__).parent.parent / "notebooks").glob(f"{number}_*.ipynb"))

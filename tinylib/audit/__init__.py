@@ -136,12 +136,10 @@ def _audit_one(
         shown["labels"] = facts.labels
     known = {finding.code for finding in report.findings}
     for code, where, detail in sorted(spots, key=lambda spot: list(FAULTS).index(spot[0])):
-        if not where.any():
+        if code in known or not where.any():  # the same fault in a later batch is told once
             continue
-        rows = where.any(dim=1).nonzero().flatten().tolist()
-        places = {row: where[row].nonzero().flatten().tolist() for row in rows}
-        if code in known:  # the same fault in a later batch is told once
-            continue
+        flags = where.numpy()
+        places = {row: flags[row].nonzero()[0].tolist() for row in flags.any(axis=1).nonzero()[0].tolist()}
         report.findings.append(Finding(code, places, draw(shown, places, tokenizer), detail, number))
 
 
@@ -167,7 +165,7 @@ def _asked(
         if trainer is not None:
             call, value = _as_the_trainer_calls(trainer, call)
         probe = behaviour.Probe(facts, model, rows, call)
-        loss = loss or value
+        loss = value if loss is None else loss
         if len(rows) < facts.rows:
             report.not_checked["what the model sees in all rows"] = f"it was asked about {len(rows)} of them"
         report.checked.append("what the model sees")

@@ -67,11 +67,10 @@ def read(batch: Any) -> Batch:
             f"The batch has no input_ids, only {names}. If they go by another name, rename them."
         )
     inputs = {name: _tensor(name, value) for name, value in batch.items()}
+    shape = tuple(inputs["input_ids"].shape)
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(f"input_ids have shape {shape}; a batch has (rows, tokens). One row alone: [row].")
     ids = _whole(inputs, "input_ids")
-    if ids.dim() != 2 or 0 in ids.shape:
-        raise ValueError(
-            f"input_ids have shape {tuple(ids.shape)}; a batch has (rows, tokens). One row alone: [row]."
-        )
     labels = _whole(inputs, "labels")
     positions = _whole(inputs, "position_ids")
     if positions is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 from tinylib.audit.facts import Facts
@@ -59,18 +60,7 @@ def _bos(facts: Facts) -> Iterator[Spot]:
 
 
 def _turns(facts: Facts) -> Iterator[Spot]:
-    forged = torch.zeros_like(facts.real)
-    for row, turns in enumerate(facts.turns):
-        new = facts.starts[row] | facts.unmarked_starts[row]
-        for turn, following in zip(turns, [*turns[1:], None]):
-            places = [] if turn.well_ended else [turn.end]
-            if following is not None and not new[turn.stop : following.start].any():
-                unended = turn.end is None and facts.template.closes_every_turn
-                same = turn.role == following.role == "assistant"
-                if unended or same or (turn.role == "user" and following.role == "system"):
-                    places += [turn.header, following.header]
-            forged[row, [min(place, facts.seq - 1) for place in places]] = True
-    yield "chat.forged_turn", forged, ""
+    yield "chat.forged_turn", facts.forged, ""
 
 
 def _packing(facts: Facts) -> Iterator[Spot]:
@@ -103,44 +93,44 @@ def _boundaries(facts: Facts) -> Iterator[Spot]:
     names = ("labels.prompt", "labels.starts_early", "labels.starts_late", "labels.end_of_turn",
              "labels.end_cut_off")  # fmt: skip
     where = {name: torch.zeros_like(facts.learned) for name in names}
-    width = facts.learned.shape[1]
-    columns = torch.arange(width)
-    forged = next((where for code, where, _ in _turns(facts)), None)
-    starts = _wider(facts.starts)
+    prompt, early, late, end_of_turn, cut_off = (places.numpy() for places in where.values())
+    everything = (facts.learned & ~_wider(facts.pads)).numpy()
+    forged, starts = facts.forged.any(dim=1).tolist(), _wider(facts.starts).numpy()
     for row, turns in enumerate(facts.turns):
-        learned = facts.learned[row] & ~_wider(facts.pads)[row]
-        if not learned.any() or forged[row].any():
+        learned = everything[row]
+        if forged[row] or not learned.any():
             continue
         if not turns:
-            _end_of_text(facts, row, learned, where["labels.end_of_turn"])
+            _end_of_text(facts, row, learned, end_of_turn)
             continue
         outside = learned & ~starts[row]
-        headers = torch.zeros_like(learned)
-        if facts.template.words("".join(facts.template.text(facts.ids[row, : turns[0].header].tolist()))):
+        before = facts.ids[row, : turns[0].header][facts.real[row, : turns[0].header]].tolist()
+        if facts.template.end in before or facts.template.words("".join(facts.template.text(before))):
             outside[: turns[0].header] = False  # the row begins in the middle of a turn: nobody knows whose
         for turn in turns:
             if turn.role != "assistant":
                 continue
-            headers |= (columns >= turn.header) & (columns < turn.start)
-            own = (columns >= turn.start) & (columns < turn.stop)
-            outside &= ~own
-            said = (learned & own).nonzero().flatten().tolist()
-            if not said:
+            outside[turn.start : turn.stop] = False
+            said = np.flatnonzero(learned[turn.start : turn.stop]) + turn.start
+            if not len(said):
                 continue
             if said[0] > turn.latest:
-                where["labels.starts_late"][row, turn.start : said[0]] = True
+                late[row, turn.start : said[0]] = True
             if turn.end is None:
-                where["labels.end_cut_off"][row, turn.stop - 1] = True
+                cut_off[row, turn.stop - 1] = True
             elif not learned[turn.end]:
-                where["labels.end_of_turn"][row, turn.end] = True
+                end_of_turn[row, turn.end] = True
         if outside.any():
-            early = not (outside & ~headers).any()
-            where["labels.starts_early" if early else "labels.prompt"][row] = outside
+            other = outside.copy()
+            for turn in turns:
+                if turn.role == "assistant":
+                    other[turn.header : turn.start] = False
+            (prompt if other.any() else early)[row] = outside
     for name, places in where.items():
         yield name, facts.label_places(places), ""
 
 
-def _end_of_text(facts: Facts, row: int, learned: torch.Tensor, where: torch.Tensor) -> None:
+def _end_of_text(facts: Facts, row: int, learned: np.ndarray, where: np.ndarray) -> None:
     """Mark an EOS at the end of a text that is not learned although what comes before it is."""
     real = facts.real[row].nonzero().flatten().tolist()
     eos = facts.special("eos")

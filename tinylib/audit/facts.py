@@ -99,10 +99,10 @@ class Facts:
 
     @cached_property
     def pad_id(self) -> int | None:
-        """The id that this batch is padded with: what a mask hides at the edges, if that is one id."""
+        """The id that this batch is padded with; None if it is not the tokenizer's: then the mask tells."""
         hidden = self.ids[self.hidden_edges].unique().tolist()
         own = self.special("pad")
-        return hidden[0] if len(hidden) == 1 and own not in hidden else own
+        return None if len(hidden) == 1 and own not in hidden else own
 
     @cached_property
     def pads(self) -> torch.Tensor:
@@ -119,25 +119,37 @@ class Facts:
             )
             first[begins, place[begins]] = False
         if self.pad_id in self.ends:
-            for row in last.any(dim=1).nonzero().flatten().tolist():
-                place = self.seq - int(last[row].sum())
-                if 0 < place < self.seq and self._is_an_end(row, place, last, first):
-                    last[row, place] = False
+            if int(first.sum(dim=1).max()) == 1:
+                # One EOS before a text may be the end of another, as in blocks cut out of a long text.
+                visible = first[:, 0] if self.batch.mask is None else first[:, 0] & self.batch.mask[:, 0]
+                for row in visible.nonzero().flatten().tolist():
+                    text = self.ids[row, 1:].tolist()
+                    first[row, 0] = self.template is not None and self.template.begins(text)
+            last[self._ends_among_pads(last, self.seq - (first | last).sum(dim=1))] = False
         return first | last
 
-    def _is_an_end(self, row: int, place: int, last: torch.Tensor, first: torch.Tensor) -> bool:
-        """Tell whether the first of the pad tokens at a row's end is no padding, but the row's end."""
+    def _ends_among_pads(self, last: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Find where the first of the pad tokens at a row's end is no padding, but the row's end.
+
+        Args:
+            last: The pad tokens at the rows' ends, bool of shape ``(rows, seq)``.
+            lengths: Of the rows without any pad token at either end.
+        """
+        found = torch.zeros_like(last)
         mask, positions = self.batch.mask, self.batch.position_ids
-        if positions is not None and place > 0 and positions[row, place] == 0:
-            return False  # the collator filled up a packed row
-        turns = self.template.turns(self.ids[row, :place].tolist()) if self.template else []
-        everywhere = bool(last.any(dim=1).all())
-        if (turns and turns[-1].end is not None) or self.purpose == "generate":
-            return everywhere  # as of a pipeline that ends every text with an EOS of its own
-        if mask is None or mask[row, place] or self.learned[row, place]:
-            return True
-        lengths = self.seq - first.sum(dim=1) - last.sum(dim=1)
-        return bool(turns) and int(lengths[row]) < int(lengths.max())  # a cut row would be as long as any
+        everywhere, longest = bool(last.any(dim=1).all()), int(lengths.max())
+        for row, place in enumerate((self.seq - last.sum(dim=1)).tolist()):
+            if not 0 < place < self.seq or (positions is not None and positions[row, place] == 0):
+                continue  # none; or the collator filled up a packed row
+            turns = self.template.turns(self.ids[row, :place].tolist()) if self.template else []
+            if (turns and turns[-1].end is not None) or self.purpose == "generate":
+                # as of a pipeline that ends every text with an EOS of its own
+                found[row, place] = everywhere
+            elif mask is None or mask[row, place] or self.learned[row, place]:
+                found[row, place] = True
+            else:  # a cut row would be as long as any
+                found[row, place] = bool(turns) and int(lengths[row]) < longest
+        return found
 
     @cached_property
     def real(self) -> torch.Tensor:
@@ -179,6 +191,24 @@ class Facts:
                     for turn in self.template.turns(ids[begin:stop])
                 ]
             )
+        return found
+
+    @cached_property
+    def forged(self) -> torch.Tensor:
+        """Where turns are out of order; bool of shape ``(rows, seq)``."""
+        found = torch.zeros_like(self.real)
+        new = self.starts | self.unmarked_starts
+        for row, turns in enumerate(self.turns):
+            for turn, following in zip(turns, [*turns[1:], None]):
+                places = [] if turn.well_ended else [turn.end]
+                if following is not None:
+                    unended = turn.end is None and self.template.closes_every_turn
+                    same = turn.role == following.role == "assistant"
+                    odd = unended or same or (turn.role == "user" and following.role == "system")
+                    if odd and not new[row, turn.stop : following.start].any():
+                        places += [turn.header, following.header]
+                if places:
+                    found[row, [min(place, self.seq - 1) for place in places]] = True
         return found
 
     @cached_property

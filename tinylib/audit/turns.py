@@ -1,8 +1,10 @@
 """Find the turns of a chat in rows of token ids, by the marks that the tokenizer's chat template writes."""
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from transformers import PreTrainedTokenizerBase
 
@@ -21,7 +23,7 @@ class Turn:
         latest: The same, but if that token also holds the end of the header, the one after it.
         end: Its end-of-turn token; None if there is none.
         stop: Where the next turn, or nothing, begins.
-        well_ended: Whether nothing but what the template writes stands between end and stop.
+        well_ended: Whether nothing but what the template writes stands between end and stop, be it cut off.
     """
 
     role: str
@@ -118,31 +120,38 @@ class Template:
         marks = list(self._mark.finditer(text))
         if not marks:
             return []
-        token = []  # of each letter; tokens without letters have none
-        for i, piece in enumerate(pieces):
-            token += [i] * len(piece)
-        token.append(len(ids))
+        starts = list(accumulate(map(len, pieces), initial=0))  # of the tokens, in letters
         found = []
         for mark, following in zip(marks, [*marks[1:], None]):
             begin, last = mark.end(), following.start() if following else len(text)
-            start, stop = token[begin], token[last]
+            start, stop = bisect_right(starts, begin) - 1, bisect_right(starts, last) - 1
             # A token that began before the words do, if by more than a space, holds the header's end.
-            shared = begin > 0 and begin < len(text) and token[begin - 1] == start
-            shared = shared and bool(text[begin - 1].strip() or text[begin - 1] == "\n")
+            shared = starts[start] < begin < len(text) and text[begin - 1] != " "
             end = next((i for i in range(start, stop) if ids[i] == self.end), None)
-            after = "" if end is None else "".join(pieces[end + 1 : stop])
+            after = "" if end is None else self.words("".join(pieces[end + 1 : stop]))
+            cut = (
+                bool(after)
+                and following is None
+                and any(self.words(m).startswith(after) for m in self.header)
+            )
             found.append(
                 Turn(
                     self.header[mark[0]],
-                    token[mark.start()],
+                    bisect_right(starts, mark.start()) - 1,
                     start,
                     start + shared,
                     end,
                     stop,
-                    not self.words(after),
+                    not after or cut,
                 )
             )
         return found
+
+    def begins(self, ids: Sequence[int]) -> bool:
+        """Tell whether a turn begins right here, or after a BOS token."""
+        text = "".join(self.text(ids))
+        bos = self._encoded(self.tokenizer.bos_token or "")
+        return bool(self._mark.match(text) or self._mark.match(text.removeprefix(bos)))
 
     @staticmethod
     def words(text: str) -> str:
