@@ -72,6 +72,6 @@ def test_code_that_raises_is_told_without_a_traceback(capsys: pytest.CaptureFixt
 
 def test_an_unknown_exercise_is_refused() -> None:
     with pytest.raises(
-        ValueError, match="No exercise 'nothing'; there are is_right, loss_shifts, packing_mask, "
+        ValueError, match="No exercise 'nothing'; there are boundary, is_right, loss_shifts, "
     ):
         exercises.check("nothing", print)

@@ -50,8 +50,7 @@ def source(cell: dict[str, Any]) -> str:
 
 
 def test_the_lessons_are_numbered_without_gaps() -> None:
-    in_preparation = {7}
-    assert [int(name[:2]) for name in IDS] == sorted(set(range(9)) - in_preparation)
+    assert [int(name[:2]) for name in IDS] == list(range(9))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
@@ -250,6 +249,19 @@ def test_the_stored_outputs_show_a_leak_and_which_ways_stop_it() -> None:
     assert ways["positions, use_cache=False, mask of ones"].split(" │ ") == ["WRONG", "WRONG"]
     assert ways["positions, 4D mask of True and False"].split(" │ ") == ["right", "WRONG"]
     assert ways["positions, 4D mask of 0 and -inf"].split(" │ ") == ["right", "right"]
+
+
+def test_the_stored_outputs_show_what_an_audit_finds() -> None:
+    """Lesson 07: three wrong collators of four, libraries' parts; the README shows a report."""
+    text = printed(NOTEBOOKS[7])
+    found = dict(re.findall(r"^(\w|[\w ,']+[\w']) +│ ([a-z_.]+|no findings)$", text, flags=re.MULTILINE))
+    assert [found[name] for name in "ABCD"] == [
+        "mask.hides_tokens", "labels.end_of_turn", "labels.shifted_twice", "no findings"
+    ]  # fmt: skip
+    for right in ("DataCollatorForSeq2Seq", "prompt and completion", "packing"):
+        assert re.search(rf"^ +{right} │ no findings$", text, flags=re.MULTILINE), right
+    shown = re.search(r"Audit of .*?More +lesson 03, Label misalignment", text, flags=re.DOTALL)[0]
+    assert shown in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_stored_outputs_show_one_training_however_started() -> None:

@@ -210,6 +210,51 @@ def _sizes(generator: random.Random) -> tuple[int, int, int]:
     return generator.randint(500, 999), generator.randint(10, 99), generator.choice([1, 2, 4])
 
 
+def _rows_that_moved(before: list[Row], after: list[Row], real: list[Row]) -> list[int]:
+    moved = []
+    for i in range(len(real)):
+        for j in range(len(real[i])):
+            if real[i][j] == 1 and before[i][j] != after[i][j] and i not in moved:
+                moved.append(i)
+    return moved
+
+
+def _measured(generator: random.Random) -> tuple[list[Row], list[Row], list[Row]]:
+    pads = [0, 2, *(generator.randint(1, 2) for _ in range(generator.randint(2, 4)))]
+    real = [[0] * count + [1] * (5 - count) for count in pads]
+    before = [[generator.randint(10, 90) for _ in range(5)] for _ in pads]
+    after = [[n + generator.randint(1, 5) * (not r) for n, r in zip(*both)] for both in zip(before, real)]
+    for row in after[1:]:  # some rows move: in one place, or in two by opposite amounts
+        by = generator.choice([0, 0, 3])
+        row[-1] += by
+        row[-2] -= by * generator.randint(0, 1)
+    after[-1] = [*before[-1][:3], before[-1][3] + 1, before[-1][4] - 1]
+    return before, after, real
+
+
+def _boundary(labels: Row, start: int, end: int) -> str:
+    for i in range(start):
+        if labels[i] != -100:
+            return "starts early"
+    if labels[start] == -100:
+        return "starts late"
+    return "no end" if labels[end] == -100 else "right"
+
+
+def _bounded(generator: random.Random) -> tuple[Row, int, int]:
+    start, answer = generator.randint(2, 4), generator.randint(3, 5)
+    end = start + answer - 1
+    first, last = start + generator.choice([-1, 0, 0, 1]), end
+    if first == start:
+        last -= generator.randint(0, 1)
+    pads = generator.randint(0, 2)
+    return (
+        [generator.randint(5, 9) if first <= i <= last else -100 for i in range(end + 1 + pads)],
+        start,
+        end,
+    )
+
+
 EXERCISES: dict[str, tuple[Callable[..., Any], Callable[[random.Random], tuple], list]] = {
     "pads_per_row": (
         _pads_per_row,
@@ -469,6 +514,66 @@ EXERCISES: dict[str, tuple[Callable[..., Any], Callable[[random.Random], tuple],
             (
                 lambda parameters, trained, width: parameters * width + trained * 4 * width,
                 "the adapters are in float32, whatever the frozen weights are in.",
+            ),
+        ],
+    ),
+    "rows_that_moved": (
+        _rows_that_moved,
+        _measured,
+        [
+            (
+                lambda before, after, real: [i for i in range(len(real)) if before[i] != after[i]],
+                "you count the pads too: what happens there does not matter. Open the first hint.",
+            ),
+            (
+                lambda before, after, real: _rows_that_moved(
+                    before, after, [[1 - r for r in m] for m in real]
+                ),
+                "these are the rows in which a pad moved; real is 1 for a token of the text.",
+            ),
+            (
+                lambda before, after, real: [
+                    i
+                    for i, m in enumerate(real)
+                    if sum(b * r for b, r in zip(before[i], m)) != sum(a * r for a, r in zip(after[i], m))
+                ],
+                "a change that cancels out is a change. Open the second hint.",
+            ),
+            (
+                lambda before, after, real: [
+                    i for i in range(len(real)) if i not in _rows_that_moved(before, after, real)
+                ],
+                "these are the rows in which nothing moved.",
+            ),
+        ],
+    ),
+    "boundary": (
+        _boundary,
+        _bounded,
+        [
+            (
+                lambda labels, start, end: (
+                    "starts late"
+                    if any(label != -100 for label in labels[:start])
+                    else "starts early"
+                    if labels[start] == -100
+                    else _boundary(labels, start, end)
+                ),
+                "early and late are the other way round. Open the first hint.",
+            ),
+            (
+                lambda labels, start, end: (
+                    "right" if _boundary(labels, start, end) == "no end" else _boundary(labels, start, end)
+                ),
+                "one of these models would never stop. Open the second hint.",
+            ),
+            (
+                lambda labels, start, end: _boundary(labels, start, -1),
+                "a row may go on after its end of turn, with pads. Open the second hint.",
+            ),
+            (
+                lambda labels, start, end: _boundary([-100] * start + labels[start:], start, end),
+                "a label before start is learned as well. Open the first hint.",
             ),
         ],
     ),

@@ -20,8 +20,13 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 from tinylib.audit import behaviour, data
 from tinylib.audit.batch import Batch, read
 from tinylib.audit.facts import Facts, Purpose
-from tinylib.audit.report import FAULTS, Finding, Report, draw
+from tinylib.audit.report import FAULTS, Finding, Report, draw, token_string
 from tinylib.labels import IGNORE_INDEX
+
+ABOUT_ROWS = {  # not about some of their tokens
+    "mask.hides_row", "labels.shape", "labels.shifted_twice", "labels.never_shifted", "labels.nothing_in_row",
+    "labels.nothing_in_batch", "generation.other_pad",
+}  # fmt: skip
 
 __all__ = ["FAULTS", "AuditCallback", "Finding", "Report", "audit"]
 
@@ -73,7 +78,7 @@ def audit(
         for number, one in enumerate(several):
             _audit_one(report, number, read(one), tokenizer, model, purpose, loss, trainer)
     if len(several) > 1 and model is not None:
-        report.not_checked["what the model sees in the other batches"] = "it was asked about batch 0 only"
+        report.not_checked["what the model sees in other batches"] = "it was run on batch 0 only"
     return report
 
 
@@ -140,7 +145,21 @@ def _audit_one(
             continue
         flags = where.numpy()
         places = {row: flags[row].nonzero()[0].tolist() for row in flags.any(axis=1).nonzero()[0].tolist()}
+        told = [text[0].upper() + text[1:] for text in (_which_tokens(facts, code, places), detail) if text]
+        detail = ". ".join(told)
         report.findings.append(Finding(code, places, draw(shown, places, tokenizer), detail, number))
+
+
+def _which_tokens(facts: Facts, code: str, places: dict[int, list[int]]) -> str:
+    """Count the tokens of a fault, and name those of the first row."""
+    if code in ABOUT_ROWS:
+        return ""
+    row, columns = next(iter(places.items()))
+    shift = int(facts.offset[row]) if code.startswith("labels.") and facts.offset is not None else 0
+    tokens = [token_string(facts.tokenizer, int(facts.tokens[row, column + shift])) for column in columns[:6]]
+    more = " …" if len(columns) > len(tokens) else ""
+    text = f"{sum(map(len, places.values()))} tokens; in row {row}: {' '.join(tokens)}{more}"
+    return text + (f" (each named by the label {shift} column before it)" if shift == 1 else "")
 
 
 def _asked(
@@ -167,8 +186,8 @@ def _asked(
         probe = behaviour.Probe(facts, model, rows, call)
         loss = value if loss is None else loss
         if len(rows) < facts.rows:
-            report.not_checked["what the model sees in all rows"] = f"it was asked about {len(rows)} of them"
-        report.checked.append("what the model sees")
+            report.not_checked["what the model sees in all rows"] = f"it was run on {len(rows)} of them"
+        report.checked.append("that the model sees no padding, neighbour or later token")
         yield from behaviour.faults(probe, found)
         pad, own = _generation_pad(model), facts.special("pad")
         if facts.purpose == "generate" and pad is not None and own is not None and pad != own:
@@ -207,9 +226,8 @@ def _who_shifts(
         for sum_ in total[wrong].unique().tolist():
             detail = f"the data shift by {sum_ - by_loss}, the loss by {by_loss}: that makes {sum_}, not 1"
             if sum_ in values and 1 in values:
-                detail += (
-                    f". The untrained model's loss is {values[sum_]:.1f} so, and {values[1]:.1f} when aligned"
-                )
+                as_given, aligned = values[sum_], values[1]
+                detail += f". The untrained model's loss is {as_given:.1f} so, {aligned:.1f} if aligned"
             these = (total == sum_)[:, None] & facts.label_places(facts.learned)
             yield code, these, detail
 
@@ -229,7 +247,9 @@ def _note_what_data_cannot_tell(report: Report, facts: Facts, model: Any) -> Non
         report.not_checked[turns] = reason
     else:
         report.checked = list(dict.fromkeys([*report.checked, turns]))
-        report.not_checked["a forged turn that is complete"] = "in ids it looks like a real one"
+        report.not_checked["words that spell out a whole turn"] = "in token ids they look like a real one"
+    if facts.purpose == "train":
+        report.not_checked["prompts for generation"] = "audit a batch of them with purpose='generate'"
 
 
 def _batches(source: Any, count: int) -> Iterator[Any]:

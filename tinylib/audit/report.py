@@ -29,7 +29,7 @@ class Finding:
     Attributes:
         code: A key of `FAULTS`; codes stay the same from version to version.
         places: For each row that has it, the columns of the batch where it is.
-        grid: Some of these places, as tokens.
+        grid: The first of these places, as tokens.
         detail: What was measured, if anything was.
         batch: The number of the batch, if there were several.
     """
@@ -162,35 +162,36 @@ def _filled(name: str, text: str, margin: int = 9) -> str:
     return textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=indent)
 
 
+def token_string(tokenizer: PreTrainedTokenizerBase | None, value: int) -> str:
+    """Write an id or a label as its token; as a number without a tokenizer, or if it has no such token."""
+    if value == IGNORE_INDEX:
+        return "–"
+    known = tokenizer is not None and 0 <= value < len(tokenizer)
+    return show.token_strings(tokenizer, [value])[0] if known else str(value)
+
+
 def draw(
     tensors: Mapping[str, torch.Tensor],
     places: Mapping[int, Sequence[int]],
     tokenizer: PreTrainedTokenizerBase | None,
 ) -> str:
-    """Draw at most two rows around the first place of a fault, with a mark under each.
+    """Draw the first row that has a fault around its first place, with a mark under each.
 
     Args:
         tensors: ``input_ids`` and others of the same shape ``(rows, seq)``.
         places: For each row the columns to mark.
         tokenizer: Without one the ids are written as numbers.
     """
-
-    def cell(name: str, value: int) -> str:
-        if name == "labels" and value == IGNORE_INDEX:
-            return "–"
-        if name in ("input_ids", "labels") and tokenizer is not None and 0 <= value < len(tokenizer):
-            return show.token_strings(tokenizer, [value])[0]
-        return str(value)
-
-    grids = []
-    for row, columns in list(places.items())[:2]:
-        seq = tensors["input_ids"].shape[1]
-        first = max(0, min(columns[0] - WINDOW // 2 + 1, seq - WINDOW))
-        shown = range(first, min(first + WINDOW, seq))
-        block = {"column": [str(column) for column in shown]}
-        for name, tensor in tensors.items():
-            values = tensor[row, shown.start : shown.stop].tolist()
-            block[f"row {row}" if name == "input_ids" else name] = [cell(name, value) for value in values]
-        block["here"] = ["▲" if column in columns else "" for column in shown]
-        grids.append(show.grid(block))
-    return "\n\n".join(grids)
+    row, columns = next(iter(places.items()))
+    seq = tensors["input_ids"].shape[1]
+    first = max(0, min(columns[0] - WINDOW // 2 + 1, seq - WINDOW))
+    shown = range(first, min(first + WINDOW, seq))
+    block = {"column": [str(column) for column in shown]}
+    for name, tensor in tensors.items():
+        values = tensor[row, shown.start : shown.stop].tolist()
+        block[f"row {row}" if name == "input_ids" else name] = [
+            token_string(tokenizer, value) if name in ("input_ids", "labels") else str(value)
+            for value in values
+        ]
+    block["problem"] = ["▲" if column in columns else "" for column in shown]
+    return show.grid(block)
