@@ -62,6 +62,11 @@ def flattening(tokenizer: PreTrainedTokenizerBase, chats: list[Chat]) -> Batches
     return collated(DataCollatorWithFlattening(), examples_of(tokenizer, chats), use_cache=False)
 
 
+def flattening_with_a_cache(tokenizer: PreTrainedTokenizerBase, chats: list[Chat]) -> Batches:
+    """As in a loop of one's own."""
+    return collated(DataCollatorWithFlattening(), examples_of(tokenizer, chats))
+
+
 def language_modeling(tokenizer: PreTrainedTokenizerBase, chats: list[Chat]) -> Batches:
     """On plain texts."""
     collate = DataCollatorForLanguageModeling(tokenizer, mlm=False)

@@ -60,7 +60,9 @@ def test_a_planted_fault_is_found_alone_at_its_rows(world: World, name: str) -> 
 
 
 def test_every_fault_is_planted(world: World) -> None:
-    planted = {plant(world)[1] for plant in PLANTS.values()}
+    codes = [plant(world)[1] for plant in PLANTS.values()]
+    assert sum(map(bool, codes)) > 50
+    planted = set(codes)
     assert set(FAULTS) - planted <= ({"positions.count_pads"} if world.name != "gpt2" else set())
 
 
@@ -150,6 +152,9 @@ def test_nothing_is_found_in_a_right_pipeline(world: World, chats: list, name: s
 
 # What people use and should not: the codes of what is wrong with it.
 WRONG = {
+    "DataCollatorWithFlattening with a cache": (
+        pipelines.flattening_with_a_cache, {}, {"packing.samples_see_each_other"}
+    ),
     "DataCollatorForLanguageModeling, pad = EOS, on chats": (
         pipelines.language_modeling_of_chats, {}, {"labels.prompt", "labels.end_of_turn"}
     ),
@@ -488,7 +493,7 @@ def test_a_report_reads_well(tinyllama: tuple) -> None:
         assert finding.code in text
         assert finding.code in page
         assert "▲" in finding.grid
-    assert page.count("<td") == page.count("</td>") == 8
+    assert page.count("<td") == page.count("</td>") == 4
 
 
 @pytest.mark.parametrize("code", FAULTS)

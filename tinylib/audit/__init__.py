@@ -226,8 +226,8 @@ def _who_shifts(
         for sum_ in total[wrong].unique().tolist():
             detail = f"the data shift by {sum_ - by_loss}, the loss by {by_loss}: that makes {sum_}, not 1"
             if sum_ in values and 1 in values:
-                as_given, aligned = values[sum_], values[1]
-                detail += f". The untrained model's loss is {as_given:.1f} so, {aligned:.1f} if aligned"
+                detail += f". Before training the loss on these labels is {values[sum_]:.1f}"
+                detail += f"; on labels shifted once it is {values[1]:.1f}"
             these = (total == sum_)[:, None] & facts.label_places(facts.learned)
             yield code, these, detail
 

@@ -103,11 +103,7 @@ class Report:
         for number, finding in enumerate(self.findings, 1):
             lines = [f"{number}. {finding.what}", f"   [{finding.code}] {self._place(finding)}", ""]
             lines += [f"   {line}" for line in finding.grid.splitlines()] + [""]
-            texts = {
-                "Found": finding.detail, "Symptom": finding.symptom, "Cause": finding.cause,
-                "Fix": finding.fix, "More": finding.lesson,
-            }  # fmt: skip
-            lines += [_filled(name, text) for name, text in texts.items() if text]
+            lines += [_filled(name, text) for name, text in _told(finding).items()]
             parts.append("\n".join(line.rstrip() for line in lines))
         if self.checked:
             parts.append(_filled("Checked", "; ".join(self.checked) + "."))
@@ -122,22 +118,31 @@ class Report:
         """Show a notebook a table of the findings, and below it what was not checked."""
         rows = ""
         for finding in self.findings:
+            told = "".join(f"<br><b>{name}</b> {html.escape(text)}" for name, text in _told(finding).items())
+            what = f"<b>{html.escape(finding.what)}</b><br><code>{finding.code}</code><br>"
+            what += html.escape(self._place(finding))
+            seen = (
+                f'<pre style="overflow-x: auto">{html.escape(finding.grid)}</pre>{told.removeprefix("<br>")}'
+            )
             cells = [
-                f"<b>{html.escape(finding.what)}</b><br><code>{finding.code}</code><br>"
-                + html.escape(self._place(finding)),
-                f"<pre>{html.escape(finding.grid)}</pre>"
-                + "<br>".join(html.escape(text) for text in (finding.detail, finding.symptom) if text),
-                html.escape(finding.cause),
-                f"{html.escape(finding.fix)}<br><i>{html.escape(finding.lesson)}</i>",
+                f'<td style="text-align: left; vertical-align: top">{cell}</td>' for cell in (what, seen)
             ]
-            rows += "<tr>" + "".join(f'<td style="text-align: left">{cell}</td>' for cell in cells) + "</tr>"
-        titles = "".join(f"<th>{title}</th>" for title in ("finding", "what is seen", "cause", "fix"))
-        table = f"<table><tr>{titles}</tr>{rows}</table>" if rows else ""
+            rows += f"<tr>{''.join(cells)}</tr>"
+        table = f"<table>{rows}</table>" if rows else ""
         listed = "".join(
             f"<li>{html.escape(f'{what}: {why}.')}</li>" for what, why in self.not_checked.items()
         )
         rest = f"<p>Not checked:</p><ul>{listed}</ul>" if listed else ""
         return f"<p><b>{html.escape(self._head())}</b></p>{table}{rest}"
+
+
+def _told(finding: Finding) -> dict[str, str]:
+    """Return what there is to say of a finding, by the word that introduces it."""
+    told = {
+        "Found": finding.detail, "Symptom": finding.symptom, "Cause": finding.cause, "Fix": finding.fix,
+        "More": finding.lesson,
+    }  # fmt: skip
+    return {name: text for name, text in told.items() if text}
 
 
 def _count(number: int, thing: str) -> str:
