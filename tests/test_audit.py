@@ -5,6 +5,7 @@ import html
 import random
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ import pipelines
 import pytest
 import torch
 import trl
-from audit_worlds import PLANTS, World, as_planted, block_mask
+from audit_worlds import PLANTS, TALKS, World, as_planted, block_mask, without
 from datasets import Dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -503,3 +504,213 @@ def test_a_fault_is_told_whole(code: str) -> None:
     assert all(text.strip() for text in fault.values())
     for number in re.findall(r"\d\d", fault["lesson"]):
         assert list((Path(__file__).parent.parent / "notebooks").glob(f"{number}_*.ipynb"))
+
+
+# What chat templates look like: the special tokens that they need, and how they write a conversation.
+END_OF_CHATML = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+TEMPLATES = {
+    "Llama-3": (
+        ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
+        "{{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' + "
+        "m.content | trim + '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}"
+        "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}",
+    ),
+    "Mistral": (
+        ["[INST]", "[/INST]"],
+        "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}"
+        "{{ '[INST] ' + m.content + '[/INST]' }}"
+        "{% elif m.role == 'assistant' %}{{ ' ' + m.content + eos_token }}{% else %}"
+        "{{ raise_exception('no such role') }}{% endif %}{% endfor %}",
+    ),
+    "Gemma": (
+        ["<start_of_turn>", "<end_of_turn>"],
+        "{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        "{% for m in messages %}{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) + "
+        "'\n' + m.content | trim + '<end_of_turn>\n' }}{% endfor %}{% if add_generation_prompt %}"
+        "{{ '<start_of_turn>model\n' }}{% endif %}",
+    ),
+    "Qwen3": (
+        ["<|im_start|>", "<|im_end|>"],
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+        "{% if m.role == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}"
+        "{% endif %}{{ m.content + '<|im_end|>\n' }}{% endfor %}" + END_OF_CHATML,
+    ),
+    "Phi-4-mini": (
+        ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"],
+        "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% else %}{{ eos_token }}{% endif %}",
+    ),
+    "Tulu": (
+        [],
+        "{% for m in messages %}{% if m.role == 'assistant' %}{{ '<|assistant|>\n' + m.content + eos_token }}"
+        "{% if not loop.last %}{{ '\n' }}{% endif %}{% else %}{{ '<|' + m.role + '|>\n' + m.content + '\n' }}"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}",
+    ),
+}
+
+
+def templated(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:
+    tokenizer = copy.deepcopy(tokenizer)
+    special, tokenizer.chat_template = TEMPLATES[name]
+    tokenizer.add_special_tokens({"additional_special_tokens": special})
+    return tokenizer
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_other_templates(tinyllama: tuple, name: str) -> None:
+    tokenizer = templated(tinyllama[1], name)
+    chats = [
+        [{"role": "user", "content": asked}, {"role": "assistant", "content": said}] for asked, said in TALKS
+    ]
+    if name not in ("Qwen3", "Phi-4-mini"):  # they write a turn otherwise when more follow
+        chats += [first + second for first, second in pairwise(chats)]
+    batch = next(pipelines.padded(tokenizer, chats))
+    report = audit(batch, tokenizer=tokenizer)
+    assert report.ok, report
+    assert "turns, answers and their ends" in report.checked
+    real, end = batch["attention_mask"] == 1, (batch["attention_mask"].sum(dim=1) - 1)
+    everything = torch.where(real, batch["input_ids"], IGNORE_INDEX)
+    assert audit(batch | {"labels": everything}, tokenizer=tokenizer).codes == ["labels.prompt"]
+    endless = batch["labels"].clone()
+    for row, last in enumerate(end.tolist()):
+        endless[row, last - (name == "Phi-4-mini") : last + 1] = IGNORE_INDEX  # which ends twice
+    assert audit(batch | {"labels": endless}, tokenizer=tokenizer).codes == ["labels.end_of_turn"]
+    late = batch["labels"].clone()
+    first = (late != IGNORE_INDEX).long().argmax(dim=1)
+    late[range(len(end)), first] = IGNORE_INDEX
+    expected = [] if name == "Qwen3" else ["labels.starts_late"]  # the thought may be learned or not
+    assert audit(batch | {"labels": late}, tokenizer=tokenizer).codes == expected
+
+
+def test_turns_that_nothing_announces_are_not_guessed(tinyllama: tuple) -> None:
+    tokenizer = copy.deepcopy(tinyllama[1])
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content + eos_token }}{% endfor %}"
+    batch = next(pipelines.padded(tinyllama[1], WORDY))
+    report = audit(batch, tokenizer=tokenizer)
+    assert report.ok
+    assert (
+        report.not_checked["turns, answers and their ends"]
+        == "its chat template writes nothing before a turn"
+    )
+
+
+def test_tools_may_speak(tinyllama: tuple) -> None:
+    tokenizer = templated(tinyllama[1], "Llama-3")
+    roles = ["user", "assistant", "tool", "assistant"]
+    chat = [{"role": role, "content": f"The {role}."} for role in roles]
+    batch = next(pipelines.padded(tokenizer, [chat, chat[:2]]))
+    assert audit(batch, tokenizer=tokenizer).ok
+    batch["labels"][0] = batch["input_ids"][0]
+    assert audit(batch, tokenizer=tokenizer).codes == ["labels.prompt"]
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_every_row_padded_to_a_fixed_width(tinyllama: tuple, rows: int) -> None:
+    """pad = EOS, and the template writes a line break after the end: no pad is part of the text."""
+    model, tokenizer = tinyllama
+    texts = [tokenizer.apply_chat_template(chat, tokenize=False) for chat in WORDY[:rows]]
+    batch = tokenizer(
+        texts, padding="max_length", max_length=80, add_special_tokens=False, return_tensors="pt"
+    )
+    batch["labels"] = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORE_INDEX)
+    assert audit(batch, tokenizer=tokenizer, model=model).codes == ["labels.prompt"]
+
+
+def test_plain_texts_one_after_another_are_pre_training(tinyllama: tuple) -> None:
+    model, tokenizer = tinyllama
+    text = [token for n in range(1, 30) for token in tokenizer(f"There are {n} fruits.")["input_ids"]]
+    assert text.count(tokenizer.bos_token_id) == 29
+    ids = torch.tensor(text[: 4 * 32]).view(4, 32)
+    assert audit({"input_ids": ids, "labels": ids}, tokenizer=tokenizer, model=model).ok
+
+
+def test_labels_swapped_between_rows_are_no_shift(tinyllama: tuple) -> None:
+    model, tokenizer = tinyllama
+    examples = pipelines.examples_of(tokenizer, WORDY[:4])
+    for row in (0, 2):  # words by chance one place off, as of another answer
+        answer = [i for i, label in enumerate(examples[row]["labels"]) if label != IGNORE_INDEX][:-1]
+        for i in answer:
+            examples[row]["labels"][i] = examples[row]["input_ids"][i + 1] if i == answer[0] else 40 + i % 3
+    report = audit(PaddedCollator(2)(examples), tokenizer=tokenizer, model=model)
+    assert {finding.code: finding.rows for finding in report.findings} == {"labels.other_tokens": [0, 2]}
+
+
+def test_a_fragment_of_an_answer_begins_nobodys_turn(sft: Callable[..., trl.SFTTrainer]) -> None:
+    """TRL's ``bfd_split`` cuts long rows and packs the pieces; what is said in them was said by somebody."""
+    report = audit(sft("packing, bfd", packing_strategy="bfd_split"), batches=200)
+    assert set(report.codes) <= {"labels.end_cut_off", "labels.nothing_in_row"}
+
+
+def one_row_of_positions(world: World) -> dict[str, Any]:
+    batch = world.padded("left")
+    return batch | {"position_ids": torch.arange(batch["input_ids"].shape[1])[None]}
+
+
+def test_one_row_of_positions_for_all(world: World) -> None:
+    report = audit(one_row_of_positions(world), tokenizer=world.tokenizer, model=world.model)
+    assert report.codes == (["positions.count_pads"] if world.name == "gpt2" else [])
+
+
+def test_functions_that_take_little(tinyllama: tuple) -> None:
+    model, tokenizer = tinyllama
+    world = World("tinyllama", model, tokenizer)
+
+    def of_ids(input_ids: torch.Tensor) -> torch.Tensor:
+        return model(input_ids=input_ids).logits
+
+    def of_ids_and_mask(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return model(input_ids=input_ids, attention_mask=attention_mask).logits
+
+    prompts = {"input_ids": world.prompts()["input_ids"]}
+    report = audit(prompts, tokenizer=tokenizer, model=of_ids, purpose="generate")
+    assert report.not_checked["whether padding is seen"] == "the model takes no attention_mask"
+    batch = without(world.padded("left"), "labels")
+    report = audit(batch, tokenizer=tokenizer, model=of_ids_and_mask)
+    assert report.ok
+    assert "takes no position_ids" in report.not_checked["whether positions count the padding"]
+    report = audit(batch, tokenizer=tokenizer, model=of_ids)  # a call that cannot be made loses nothing else
+    assert any("TypeError" in why for why in report.not_checked.values())
+
+
+@pytest.mark.parametrize("kind", [Trainer, PackedTrainer])
+@pytest.mark.parametrize("labels", ["none", "minus one", "too short"])
+def test_a_trainer_with_labels_that_it_cannot_use(
+    tinyllama_folder: Path, tmp_path: Path, kind: type[Trainer], labels: str
+) -> None:
+    model, tokenizer = models.load(tinyllama_folder)
+
+    def collate(rows: list[dict]) -> dict[str, Any]:
+        batch = PaddedCollator(2)(rows)
+        if labels == "none":
+            return without(batch, "labels")
+        changed = batch["labels"].masked_fill(batch["labels"] == IGNORE_INDEX, -1)
+        return batch | {"labels": changed if labels == "minus one" else batch["labels"][:, 1:]}
+
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
+    rows = pipelines.examples_of(tokenizer, WORDY)
+    trainer = kind(model, arguments, train_dataset=rows, data_collator=collate, processing_class=tokenizer)
+    report = audit(trainer)
+    expected = {"none": [], "minus one": ["labels.out_of_vocabulary"], "too short": ["labels.shape"]}
+    assert report.codes == expected[labels]
+    assert "that the model sees no padding, neighbour or later token" in report.checked
+
+
+@pytest.mark.parametrize("kind", ["Trainer", "TRL"])
+def test_few_forward_passes_of_a_trainer(
+    sft: Callable[..., trl.SFTTrainer], tinyllama_folder: Path, tmp_path: Path, kind: str
+) -> None:
+    if kind == "TRL":
+        trainer = sft("packing, bfd")
+    else:
+        model, tokenizer = models.load(tinyllama_folder)
+        trainer = Trainer(
+            model, TrainingArguments(str(tmp_path), use_cpu=True, report_to="none"),
+            processing_class=tokenizer, data_collator=PaddedCollator(2, "left"),
+            train_dataset=pipelines.examples_of(tokenizer, WORDY),
+        )  # fmt: skip
+    calls = []
+    handle = trainer.model.register_forward_pre_hook(lambda *_: calls.append(1))
+    report = audit(trainer)
+    handle.remove()
+    assert report.ok
+    assert 2 <= len(calls) <= 6

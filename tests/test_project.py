@@ -105,7 +105,7 @@ def test_the_library_stays_small() -> None:
     modules = [path for path in (ROOT / "tinylib").rglob("*.py") if path.name != "exercises.py"]
     auditor = [path for path in modules if path.parent.name == "audit"]
     assert sum(map(lines_of_code, set(modules) - set(auditor))) <= 1200
-    assert sum(map(lines_of_code, auditor)) <= 1100
+    assert sum(map(lines_of_code, auditor)) <= 1150
     assert max(map(lines_of_code, modules)) <= 250
 
 

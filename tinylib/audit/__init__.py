@@ -9,19 +9,18 @@ What the numbers of a batch show is found in them; the rest by asking the model,
 when one thing is changed. `tinylib.audit.report.FAULTS` lists all that it knows.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from itertools import islice
+from collections.abc import Iterator
 from typing import Any, get_args
 
 import torch
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 
 from tinylib.audit import behaviour, data
-from tinylib.audit.batch import Batch, read
+from tinylib.audit.batch import read
 from tinylib.audit.facts import Facts, Purpose
 from tinylib.audit.report import FAULTS, Finding, Report, draw, token_string
-from tinylib.labels import IGNORE_INDEX
+from tinylib.audit.sources import as_called, first_batches, splits_its_model, tokenizer_of
+from tinylib.audit.turns import Template
 
 ABOUT_ROWS = {  # not about some of their tokens
     "mask.hides_row", "labels.shape", "labels.shifted_twice", "labels.never_shifted", "labels.nothing_in_row",
@@ -42,9 +41,10 @@ def audit(
 ) -> Report:
     """Look for silent bugs in a batch, in the first batches of a data loader, or in a Trainer.
 
-    Nothing is changed: not the batch, not the model's weights, gradients and mode, not any random state.
-    The model is asked about the first batch only, in at most six forward passes, and only about as many
-    rows as fit into 1 GB of logits.
+    Nothing is changed: not the batch, not the model's weights, gradients and mode, not the random states of
+    Python, numpy, torch and the loader. (A data set that can be read only once loses what is read.) The
+    model is asked about the first batch only, in at most six forward passes, and only about as many rows as
+    fit into 1 GB of logits.
 
     Args:
         batch: What ``model(**batch)`` or ``model.generate(**batch)`` is called with: a mapping with
@@ -69,14 +69,20 @@ def audit(
     trainer = batch if isinstance(batch, Trainer) else None
     with behaviour.undisturbed(trainer.model if trainer else model):
         if trainer is not None:
-            tokenizer = tokenizer or _text_tokenizer(trainer.processing_class)
-            model = model or trainer.model
-        several = list(_batches(batch, batches))
+            tokenizer, model = tokenizer or tokenizer_of(trainer), model or trainer.model
+        several = list(first_batches(batch, batches))
         if not several:
             raise ValueError("The data loader gives no batch.")
         report = Report([])
+        template, why_none = _template(tokenizer)
+        vocabulary = _vocabulary(model, tokenizer)
         for number, one in enumerate(several):
-            _audit_one(report, number, read(one), tokenizer, model, purpose, loss, trainer)
+            facts = Facts(read(one), tokenizer, template, vocabulary, purpose)
+            spots = list(data.faults(facts))
+            _note_what_data_cannot_tell(report, facts, why_none)
+            if number == 0 and not facts.out_of_vocabulary.any():
+                spots += _asked(report, facts, {spot[0] for spot in spots}, model, loss, trainer)
+            _add(report, number, facts, spots)
     if len(several) > 1 and model is not None:
         report.not_checked["what the model sees in other batches"] = "it was run on batch 0 only"
     return report
@@ -105,33 +111,10 @@ class AuditCallback(TrainerCallback):
             print(report)
 
 
-def _audit_one(
-    report: Report,
-    number: int,
-    batch: Batch,
-    tokenizer: PreTrainedTokenizerBase | None,
-    model: behaviour.Model | None,
-    purpose: Purpose,
-    loss: behaviour.Loss | None,
-    trainer: Trainer | None,
-) -> None:
-    """Add to the report what one batch shows; the model is asked about the first."""
-    facts = Facts(batch, tokenizer, _vocabulary(model, tokenizer), purpose)
+def _add(report: Report, number: int, facts: Facts, spots: list[data.Spot]) -> None:
+    """Make findings of what one batch shows."""
+    batch = facts.batch
     report.batches.append((facts.rows, facts.seq))
-    spots: list[data.Spot] = []
-    if purpose == "train" and batch.labels_do_not_fit:
-        given = batch.inputs["labels"]
-        detail = f"labels {tuple(given.shape)}, input_ids {tuple(facts.ids.shape)}"
-        spots.append(("labels.shape", facts.real, detail))
-    wrong_ids = bool(facts.out_of_vocabulary.any())
-    if wrong_ids:
-        spots += [spot for spot in data._vocabulary(facts) if spot[1].any()]
-        report.not_checked["everything else"] = "ids outside the vocabulary stand for nothing"
-    else:
-        spots += data.faults(facts)
-        _note_what_data_cannot_tell(report, facts, model)
-        if number == 0:
-            spots += _asked(report, facts, {spot[0] for spot in spots}, model, loss, trainer)
     shown = {"input_ids": facts.ids}
     if batch.mask is not None:
         shown["attention_mask"] = batch.mask.long()
@@ -147,7 +130,7 @@ def _audit_one(
         places = {row: flags[row].nonzero()[0].tolist() for row in flags.any(axis=1).nonzero()[0].tolist()}
         told = [text[0].upper() + text[1:] for text in (_which_tokens(facts, code, places), detail) if text]
         detail = ". ".join(told)
-        report.findings.append(Finding(code, places, draw(shown, places, tokenizer), detail, number))
+        report.findings.append(Finding(code, places, draw(shown, places, facts.tokenizer), detail, number))
 
 
 def _which_tokens(facts: Facts, code: str, places: dict[int, list[int]]) -> str:
@@ -171,28 +154,38 @@ def _asked(
     trainer: Trainer | None,
 ) -> Iterator[data.Spot]:
     """Find what the model and the loss show."""
-    if model is None:
-        report.not_checked["what the model sees (padding, neighbours, later tokens)"] = "there is no model"
+    seen = "what the model sees (padding, neighbours, later tokens)"
     rows = list(range(facts.rows))
     probe = None
-    if model is not None:
-        rows = behaviour.choose_rows(facts, _vocabulary(model, None) or 50_000)
-        call = facts.batch.part(rows)
+    if model is None:
+        report.not_checked[seen] = "there is no model"
+    elif trainer is not None and splits_its_model(trainer):
+        report.not_checked[seen] = "its parts lie in several processes; audit a batch with the whole model"
+    else:
+        rows = behaviour.choose_rows(facts, _vocabulary(model, facts.tokenizer) or 50_000)
+        call, value = facts.batch.part(rows), None
         if facts.labels is None or "labels.out_of_vocabulary" in found:
             call.pop("labels", None)
-        value = None
-        if trainer is not None:
-            call, value = _as_the_trainer_calls(trainer, call)
-        probe = behaviour.Probe(facts, model, rows, call)
-        loss = value if loss is None else loss
-        if len(rows) < facts.rows:
-            report.not_checked["what the model sees in all rows"] = f"it was run on {len(rows)} of them"
-        report.checked.append("that the model sees no padding, neighbour or later token")
-        yield from behaviour.faults(probe, found)
-        pad, own = _generation_pad(model), facts.special("pad")
-        if facts.purpose == "generate" and pad is not None and own is not None and pad != own:
-            detail = f"it pads with id {pad}, the tokenizer with {own}"
-            yield "generation.other_pad", facts.real, detail
+        try:
+            if trainer is not None and "labels" in call:
+                call, value = as_called(trainer, call)
+            probe = behaviour.Probe(facts, model, rows, call)
+        except (
+            Exception
+        ) as error:  # of the model, or of a Trainer's own code: no reason to lose what was found
+            report.not_checked[seen] = (
+                f"called with this batch, it raised {type(error).__name__}: {error!s:.200}"
+            )
+        else:
+            loss = value if loss is None else loss
+            if len(rows) < facts.rows:
+                report.not_checked["what the model sees in all rows"] = f"it was run on {len(rows)} of them"
+            report.checked.append("that the model sees no padding, neighbour or later token")
+            yield from behaviour.faults(probe, found)
+            report.not_checked.update(probe.not_checked)
+    pad, own = _generation_pad(model), facts.special("pad")
+    if facts.purpose == "generate" and pad is not None and own is not None and pad != own:
+        yield "generation.other_pad", facts.real, f"it pads with id {pad}, the tokenizer with {own}"
     if facts.labels is not None and "labels.out_of_vocabulary" not in found:
         yield from _who_shifts(report, facts, rows, probe, loss)
 
@@ -221,19 +214,22 @@ def _who_shifts(
         return
     report.checked.append("who shifts the labels")
     total = facts.offset + by_loss
-    values = behaviour.aligned_losses(probe) if probe is not None else {}
     for code, wrong in [("labels.shifted_twice", total > 1), ("labels.never_shifted", total < 1)]:
         for sum_ in total[wrong].unique().tolist():
             detail = f"the data shift by {sum_ - by_loss}, the loss by {by_loss}: that makes {sum_}, not 1"
-            if sum_ in values and 1 in values:
+            values = behaviour.losses_at_offsets(probe, (sum_, 1)) if probe is not None else {}
+            if len(values) == 2:
                 detail += f". Before training the loss on these labels is {values[sum_]:.1f}"
                 detail += f"; on labels shifted once it is {values[1]:.1f}"
             these = (total == sum_)[:, None] & facts.label_places(facts.learned)
             yield code, these, detail
 
 
-def _note_what_data_cannot_tell(report: Report, facts: Facts, model: Any) -> None:
+def _note_what_data_cannot_tell(report: Report, facts: Facts, why_no_template: str) -> None:
     """Say what is not known of this batch, and why."""
+    if facts.out_of_vocabulary.any():
+        report.not_checked["everything else"] = "ids outside the vocabulary stand for nothing"
+        return
     report.checked = report.checked or ["ids, mask and padding"]
     if facts.tokenizer is None:
         report.not_checked["padding that no mask hides, ends of text, BOS"] = "there is no tokenizer"
@@ -241,9 +237,7 @@ def _note_what_data_cannot_tell(report: Report, facts: Facts, model: Any) -> Non
         report.not_checked["labels"] = "the batch has none"
     turns = "turns, answers and their ends"
     if not any(facts.turns):
-        reason = (
-            "no row has a turn as the chat template writes it" if facts.template else facts.why_no_template
-        )
+        reason = "no row has a turn as the chat template writes it" if facts.template else why_no_template
         report.not_checked[turns] = reason
     else:
         report.checked = list(dict.fromkeys([*report.checked, turns]))
@@ -252,71 +246,22 @@ def _note_what_data_cannot_tell(report: Report, facts: Facts, model: Any) -> Non
         report.not_checked["prompts for generation"] = "audit a batch of them with purpose='generate'"
 
 
-def _batches(source: Any, count: int) -> Iterator[Any]:
-    """Take the first batches of whatever it is, and leave its random generators as they were."""
-    if isinstance(source, Trainer):
-        loader = source.get_train_dataloader()
-        # accelerate's loader keeps count of those in use; the one beneath it gives the same batches
-        yield from islice(iter(getattr(loader, "base_dataloader", loader)), count)
-        return
-    if (
-        isinstance(source, Mapping)
-        or not isinstance(source, Iterable)
-        or isinstance(source, str | torch.Tensor)
-    ):
-        yield source
-        return
-    if isinstance(source, Iterator):
-        raise ValueError(
-            "An iterator would lose its first batches to the audit: give the data loader itself, or a list."
-        )
-    holders = [source, getattr(source, "sampler", None)]
-    generators = [g for g in (getattr(holder, "generator", None) for holder in holders) if g is not None]
-    states = [generator.get_state() for generator in generators]
+def _template(tokenizer: PreTrainedTokenizerBase | None) -> tuple[Template | None, str]:
+    """Read the marks of a chat template; without one, say why."""
+    if tokenizer is None:
+        return None, "there is no tokenizer"
     try:
-        yield from islice(iter(source), count)
-    finally:
-        for generator, state in zip(generators, states):
-            generator.set_state(state)
-
-
-@contextmanager
-def _listening(model: torch.nn.Module, calls: list[dict[str, Any]]) -> Iterator[None]:
-    """Keep what a model is called with."""
-    handle = model.register_forward_pre_hook(lambda _, __, call: calls.append(dict(call)), with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def _as_the_trainer_calls(trainer: Trainer, batch: dict[str, Any]) -> tuple[dict[str, Any], torch.Tensor]:
-    """Let a Trainer compute its loss of a batch; return what it called the model with, and the loss."""
-    calls: list[dict[str, Any]] = []
-    counted = (batch["labels"][:, 1:] != IGNORE_INDEX).sum() if "labels" in batch else None
-    metrics = getattr(trainer, "_metrics", {})  # of TRL, where an audit is no evaluation
-    kept = {mode: {name: list(values) for name, values in of.items()} for mode, of in metrics.items()}
-    with _listening(trainer.model, calls), trainer.compute_loss_context_manager():
-        inputs = trainer._prepare_inputs(dict(batch))
-        value = trainer.compute_loss(trainer.model, inputs, num_items_in_batch=counted)
-    for mode, of in metrics.items():
-        of.clear()
-        of.update(kept[mode])
-    return {**calls[0], "labels": batch.get("labels")}, value
-
-
-def _text_tokenizer(processor: Any) -> PreTrainedTokenizerBase | None:
-    """Return the tokenizer, also out of a processor of text and images."""
-    processor = getattr(processor, "tokenizer", processor)
-    return processor if isinstance(processor, PreTrainedTokenizerBase) else None
+        return Template(tokenizer), ""
+    except ValueError as error:
+        return None, str(error)
 
 
 def _vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase | None) -> int | None:
     """Return how many ids there are: by the model, else by the tokenizer."""
-    embedding = getattr(model, "get_input_embeddings", lambda: None)()
-    if embedding is not None:
-        return embedding.num_embeddings
-    return len(tokenizer) if tokenizer is not None else None
+    try:
+        return model.get_input_embeddings().weight.shape[0]
+    except (AttributeError, NotImplementedError):  # no model, or none of transformers
+        return max(tokenizer.get_vocab().values()) + 1 if tokenizer is not None else None
 
 
 def _generation_pad(model: Any) -> int | None:

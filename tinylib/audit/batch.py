@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from tinylib.labels import IGNORE_INDEX, OFFSETS
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -131,33 +129,3 @@ def _mask(mask: torch.Tensor | None, ids: torch.Tensor) -> tuple[torch.Tensor | 
         return None, visible.expand(rows, seq, seq)
     _check_shape("attention_mask", mask, ids)
     return mask != 0, None
-
-
-def offsets(ids: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tell for each row which token its labels hold at position i: token i + offset.
-
-    Args:
-        ids: Of shape ``(rows, seq)``.
-        labels: Of the same shape, `IGNORE_INDEX` where there is none to compare.
-
-    Returns:
-        The offset of each row, of shape ``(rows,)``; where a row's labels fit several or none it is the
-        one of most rows, or None in place of the tensor if no row tells. And the labels that are not the
-        token there, bool of shape ``(rows, seq)``.
-    """
-    seq, given = ids.shape[1], labels != IGNORE_INDEX
-    fits = {}
-    for offset in OFFSETS:
-        there = torch.arange(seq) + offset
-        inside = given & (there >= 0) & (there < seq)
-        fits[offset] = inside, (ids[:, there.clamp(0, seq - 1)] == labels) & inside
-    share = torch.stack([same.sum(1) / inside.sum(1).clamp(min=1) for inside, same in fits.values()], dim=1)
-    best, place = share.max(dim=1)
-    sure = ((share == best[:, None]).sum(dim=1) == 1) & (best >= 0.5)
-    common = int(place[sure].mode().values) if sure.any() else OFFSETS.index(0)
-    chosen = torch.where(share[:, common] == best, common, place)
-    found = torch.tensor(OFFSETS)[chosen]
-    foreign = torch.zeros_like(given)
-    for offset, (inside, same) in fits.items():
-        foreign |= inside & ~same & (found == offset)[:, None]
-    return (found if sure.any() else None), foreign

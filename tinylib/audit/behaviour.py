@@ -6,7 +6,7 @@ thing changed, in eval mode and without gradients.
 
 import inspect
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +25,9 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """A loss of logits ``(rows, seq, vocabulary)`` and labels ``(rows, seq)``."""
 
 MOST_LOGITS = 1_000_000_000  # bytes of one pass: more rows than these are not asked about
-MOVED = 1e-3  # of the logits' spread; what hidden tokens do is 0, in every precision
+# As shares of the logits' spread. What a hidden token does is 0, unless it changes how others are rounded.
+LEAK, LEAK_IN_16_BITS, ROUNDING_OF_16_BITS = 1e-3, 0.05, 0.1
+KINDS = 64  # of labels that a loss is asked about
 NOT_INPUTS = ("labels", "logits_to_keep", "num_items_in_batch", "shift_labels", "fused_lm_head")
 
 
@@ -60,30 +62,38 @@ class Probe:
 
     def __init__(self, facts: Facts, model: Model, rows: list[int], call: dict[str, Any]) -> None:
         self.facts, self.model, self.rows = facts, model, rows
-        self.device = getattr(model, "device", None) or _device(model)
+        self.device = _device(model)
         self.inputs = {name: value for name, value in call.items() if name not in NOT_INPUTS}
-        self.labels = call.get("labels") if facts.labels is not None else None
         self.real = facts.real[rows]
-        self.loss = None
-        output = self._output(**({} if self.labels is None else {"labels": self.labels}))
-        if isinstance(output, torch.Tensor):
-            logits = output
-        else:
-            logits, self.loss = getattr(output, "logits", None), getattr(output, "loss", None)
-        if logits is None or logits.shape[:2] != self.real.shape:
-            logits = self._logits()  # a fused loss keeps no logits
-        self.logits = logits
-        self.spread = float(logits[self.real.to(logits.device)].float().std())
+        self.not_checked: dict[str, str] = {}
+        labels = call.get("labels") if facts.labels is not None else None
+        output = self._output(**({} if labels is None else {"labels": labels}))
+        self.loss = getattr(output, "loss", None)
+        kept = isinstance(output, torch.Tensor) or getattr(output, "logits", None) is not None
+        self.logits = self.logits_of(output if kept else self._output())  # a fused loss keeps none
+        self.spread = float(self.logits[self.real.to(self.logits.device)].float().std())
 
     def _output(self, **changes: Any) -> Any:
         inputs = {**self.inputs, **changes}
         if self.device is not None:
             inputs = {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+        torch.manual_seed(0)  # a function may hide a model in training mode: the same dropout each time
         return self.model(**inputs)
 
-    def _logits(self, **changes: Any) -> torch.Tensor:
-        output = self._output(**changes)
-        return output if isinstance(output, torch.Tensor) else output.logits
+    def logits_of(self, output: Any) -> torch.Tensor:
+        """Return the logits of the batch's own columns; prompt tuning puts others before them."""
+        logits = output if isinstance(output, torch.Tensor) else output.logits
+        return logits[:, -self.real.shape[1] :]
+
+    def with_changes(self, **changes: Any) -> torch.Tensor:
+        """Return the logits of another call."""
+        return self.logits_of(self._output(**changes))
+
+    def takes(self, name: str) -> bool:
+        """Tell if the model can be called with an argument of this name."""
+        forward = getattr(self.model, "forward", self.model)
+        parameters = inspect.signature(forward).parameters.values()
+        return any(p.name == name or p.kind is p.VAR_KEYWORD for p in parameters)
 
     def moved(self, changed: torch.Tensor, asked: torch.Tensor) -> tuple[torch.Tensor, float]:
         """Replace some tokens; return where the logits of others moved, and the largest difference.
@@ -95,10 +105,11 @@ class Probe:
         ids = self.inputs["input_ids"].cpu()
         size = self.logits.shape[-1]
         other = (ids + size // 2 + 1) % size
-        logits = self._logits(input_ids=torch.where(changed, other, ids))
+        logits = self.with_changes(input_ids=torch.where(changed, other, ids))
         far = torch.stack([(a - b).float().abs().amax(dim=-1) for a, b in zip(logits, self.logits)]).cpu()
         far = far.nan_to_num(0.0).masked_fill(~asked, 0.0)
-        return self.everywhere(far > MOVED * self.spread), float(far.max())
+        least = LEAK_IN_16_BITS if _coarse(self.logits) else LEAK
+        return self.everywhere(far > least * self.spread), float(far.max())
 
     def same(self, logits: torch.Tensor, reference: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
         """Compare two passes that compute the same in another way, where rounding may differ.
@@ -107,8 +118,8 @@ class Probe:
             Whether they agree, on average over the vocabulary; bool of shape ``(rows, seq)``.
         """
         far = torch.stack([(a - b).float().abs().mean(dim=-1) for a, b in zip(logits, reference)]).cpu()
-        coarse = logits.dtype in (torch.float16, torch.bfloat16)
-        return (far.nan_to_num(0.0) <= (0.1 if coarse else MOVED) * self.spread) | ~asked
+        most = ROUNDING_OF_16_BITS if _coarse(reference) else LEAK
+        return (far.nan_to_num(0.0) <= most * self.spread) | ~asked
 
     def everywhere(self, where: torch.Tensor) -> torch.Tensor:
         """Write what holds for the rows that were asked about into all rows of the batch."""
@@ -118,11 +129,12 @@ class Probe:
 
 
 def choose_rows(facts: Facts, vocabulary: int) -> list[int]:
-    """Choose the rows to ask a model about: all, or of many those with most samples and most padding."""
+    """Choose the rows to ask a model about: all, or those with labels, with most samples, most padding."""
     most = max(1, MOST_LOGITS // (4 * facts.seq * vocabulary))
     if facts.rows <= most:
         return list(range(facts.rows))
     interest = facts.pads.sum(dim=1) + facts.starts.sum(dim=1) * facts.seq
+    interest += facts.learned.any(dim=1) * facts.seq**2
     return sorted(interest.argsort(descending=True, stable=True)[:most].tolist())
 
 
@@ -137,14 +149,14 @@ def faults(probe: Probe, found: set[str]) -> Iterator[Spot]:
     real, pads = probe.real, facts.pads[probe.rows]
     before_text = pads & (real.cumsum(dim=1) == 0) & real.any(dim=1, keepdim=True)
     hidden = facts.batch.mask is not None or facts.batch.blocks is not None
+    counted = torch.zeros(len(real), 1, dtype=torch.bool)  # rows whose positions may be wrong
     leak = False  # then the same cause also lets tokens look ahead
     if before_text.any() and facts.purpose == "generate":
         yield from _generated(probe, before_text, found)
     elif before_text.any():
         moved, most = probe.moved(before_text, real)
-        if not moved.any():
-            yield from _positions(probe, "positions.count_pads", before_text.any(dim=1, keepdim=True))
-        elif "mask.shows_pads" not in found:
+        counted |= before_text.any(dim=1, keepdim=True) & ~moved.any()
+        if moved.any() and "mask.shows_pads" not in found:
             code = "mask.ignored" if hidden else "mask.missing"
             leak = hidden
             yield code, probe.everywhere(before_text) & moved.any(dim=1, keepdim=True), _by(most)
@@ -155,8 +167,8 @@ def faults(probe: Probe, found: set[str]) -> Iterator[Spot]:
         moved, most = probe.moved(real & ~odd & several, real & odd)
         leak |= bool(moved.any())
         yield "packing.samples_see_each_other", moved, _by(most)
-        if facts.batch.blocks is not None and not leak:
-            yield from _positions(probe, "packing.positions_run_on", several)
+        counted |= several & (facts.batch.blocks is not None) & ~moved.any()
+    yield from _positions(probe, counted)
     if not leak:
         last = real & (real.flip(1).cumsum(dim=1).flip(1) == 1)
         moved, most = probe.moved(last, real & ~last)
@@ -175,32 +187,38 @@ def _proper_positions(probe: Probe) -> torch.Tensor:
     return (count - 1 - before).clamp(min=0)
 
 
-def _positions(probe: Probe, code: str, rows: torch.Tensor) -> Iterator[Spot]:
+def _positions(probe: Probe, rows: torch.Tensor) -> Iterator[Spot]:
     """Ask whether the model would answer otherwise with positions that count real tokens only."""
     given, proper = probe.inputs.get("position_ids"), _proper_positions(probe)
-    if given is not None and torch.equal(given.cpu()[probe.real], proper[probe.real]):
+    if not rows.any():
         return
-    logits = probe._logits(position_ids=proper)
-    differs = ~probe.same(logits, probe.logits, probe.real & rows)
-    yield code, probe.everywhere(differs), "with positions that count real tokens only, the logits differ"
+    if given is not None and torch.equal(given.cpu().expand_as(proper)[probe.real], proper[probe.real]):
+        return
+    if not probe.takes("position_ids"):
+        probe.not_checked["whether positions count the padding"] = "the model takes no position_ids"
+        return
+    differs = ~probe.same(probe.with_changes(position_ids=proper), probe.logits, probe.real & rows)
+    packed = probe.facts.starts[probe.rows].any(dim=1, keepdim=True)
+    detail = "with positions that count real tokens only, the logits differ"
+    yield "positions.count_pads", probe.everywhere(differs & ~packed), detail
+    yield "packing.positions_run_on", probe.everywhere(differs & packed), detail
 
 
 def _generated(probe: Probe, before_text: torch.Tensor, found: set[str]) -> Iterator[Spot]:
     """Compare generate()'s first logits with those under a mask and positions made from the lengths."""
     if found & {"mask.shows_pads", "mask.hides_tokens", "mask.hides_row"}:
         return
+    if not probe.takes("attention_mask"):
+        probe.not_checked["whether padding is seen"] = "the model takes no attention_mask"
+        return
     logits = probe.logits
     if hasattr(probe.model, "generate"):
         logits = generated_logits(probe.model, probe.inputs, probe.device)
     proper = {"attention_mask": probe.real.long(), "position_ids": _proper_positions(probe)}
-    proper = {
-        name: proper[name] for name in proper if name != "position_ids" or _takes_positions(probe.model)
-    }
-    right = probe._logits(**proper)[:, -1:]
-    rows = before_text.any(dim=1, keepdim=True)
-    differs = ~probe.same(logits[:, -1:], right, rows)
-    mask = probe.facts.batch.mask
+    right = probe.with_changes(**{name: value for name, value in proper.items() if probe.takes(name)})
+    differs = ~probe.same(logits[:, -1:], right[:, -1:], before_text.any(dim=1, keepdim=True))
     given = probe.inputs.get("position_ids") is not None
+    mask = probe.facts.batch.mask
     code = "mask.missing" if mask is None else "positions.count_pads" if given else "mask.ignored"
     detail = "generate() scores the first new token otherwise than with the mask"
     yield code, probe.everywhere(before_text & differs), detail
@@ -243,27 +261,28 @@ def shift_of_the_loss(probe: Probe | None, labels: torch.Tensor, loss: Loss | fl
 
 
 def _favoured(labels: torch.Tensor, loss: Loss) -> int:
-    """Find the offset at which certainty costs least."""
-    kinds = labels[labels != IGNORE_INDEX].unique()
-    named = torch.searchsorted(kinds, labels.clamp(min=int(kinds.min()), max=int(kinds.max())))
-    own = torch.where(labels == IGNORE_INDEX, IGNORE_INDEX, named)
+    """Find the offset at which certainty costs least; a few rows and kinds of labels suffice."""
+    most = (labels != IGNORE_INDEX).sum(dim=1).argsort(descending=True, stable=True)[:4]
+    own = labels[most].remainder(KINDS).masked_fill(labels[most] == IGNORE_INDEX, IGNORE_INDEX)
     values = {}
     for offset in OFFSETS:
         favoured = own.roll(-offset, dims=1)
-        logits = 20.0 * one_hot(favoured.clamp(min=0), max(2, len(kinds))).float()
-        logits = logits * (favoured != IGNORE_INDEX)[..., None]
-        values[offset] = float(loss(logits, own))
+        logits = 20.0 * one_hot(favoured.clamp(min=0), KINDS) * (favoured != IGNORE_INDEX)[..., None]
+        try:
+            values[offset] = float(loss(logits, own))
+        except Exception as error:  # somebody's own function
+            raise ValueError(f"the loss raised {type(error).__name__}: {error!s:.200}") from error
     best, second = sorted(values.values())[:2]
     if not best < second:
         raise ValueError("the labels are too much alike to tell")
     return min(values, key=values.__getitem__)
 
 
-def aligned_losses(probe: Probe) -> dict[int, float]:
-    """Return the model's loss, before any training, on each offset of the tokens that are learned."""
+def losses_at_offsets(probe: Probe, offsets: Sequence[int]) -> dict[int, float]:
+    """Return the model's loss, before any training, on the learned tokens at each offset from the logits."""
     tokens, learned = probe.facts.tokens[probe.rows], probe.facts.learned[probe.rows]
     values = {}
-    for offset in OFFSETS:
+    for offset in offsets:
         there = torch.arange(probe.real.shape[1]) + offset
         inside = (there >= 0) & (there < tokens.shape[1])
         there = there.clamp(0, tokens.shape[1] - 1)
@@ -274,14 +293,14 @@ def aligned_losses(probe: Probe) -> dict[int, float]:
     return values
 
 
-def _takes_positions(model: Any) -> bool:
-    forward = getattr(model, "forward", model)
-    names = inspect.signature(forward).parameters.values()
-    return any(p.name == "position_ids" or p.kind is p.VAR_KEYWORD for p in names)
+def _coarse(logits: torch.Tensor) -> bool:
+    """Tell if numbers were computed in 16 bits, whatever type they have now."""
+    logits = logits[..., :256]
+    return any(
+        torch.equal(logits, logits.to(kind).to(logits.dtype)) for kind in (torch.bfloat16, torch.float16)
+    )
 
 
 def _device(model: Any) -> torch.device | None:
-    if isinstance(model, torch.nn.Module):
-        for parameter in model.parameters():
-            return parameter.device
-    return None
+    parameters = model.parameters() if isinstance(model, torch.nn.Module) else iter(())
+    return next((parameter.device for parameter in parameters), None)

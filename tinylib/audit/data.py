@@ -1,6 +1,7 @@
 """The faults that a batch shows by itself, without a model."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -13,16 +14,24 @@ Spot = tuple[str, torch.Tensor, str]
 
 def faults(facts: Facts) -> Iterator[Spot]:
     """Find what can be seen from the data alone; a fault that is nowhere is no fault."""
-    checks = [_vocabulary, _mask, _bos, _turns, _packing]
-    if facts.purpose == "generate":
-        checks.append(_right_side)
-    elif facts.labels is not None:
-        checks += [_labels, _supervision, _boundaries]
+    checks = [_vocabulary]
+    if not facts.out_of_vocabulary.any():  # such ids stand for nothing
+        checks += [_mask, _bos, _turns, _packing]
+        checks += _of_purpose(facts)
     for check in checks:
         yield from ((code, where, detail) for code, where, detail in check(facts) if where.any())
 
 
+def _of_purpose(facts: Facts) -> list[Callable[[Facts], Iterator[Spot]]]:
+    if facts.purpose == "generate":
+        return [_right_side]
+    return [] if facts.labels is None else [_labels, _supervision, _boundaries]
+
+
 def _vocabulary(facts: Facts) -> Iterator[Spot]:
+    if facts.purpose == "train" and facts.batch.labels_do_not_fit:
+        shapes = tuple(facts.batch.inputs["labels"].shape), tuple(facts.ids.shape)
+        yield "labels.shape", torch.ones_like(facts.real), "labels {}, input_ids {}".format(*shapes)
     yield "input_ids.out_of_vocabulary", facts.out_of_vocabulary, _values(facts.ids, facts.out_of_vocabulary)
     if facts.labels is not None:
         strange = facts.strange_labels
@@ -104,9 +113,8 @@ def _boundaries(facts: Facts) -> Iterator[Spot]:
             _end_of_text(facts, row, learned, end_of_turn)
             continue
         outside = learned & ~starts[row]
-        before = facts.ids[row, : turns[0].header][facts.real[row, : turns[0].header]].tolist()
-        if facts.template.end in before or facts.template.words("".join(facts.template.text(before))):
-            outside[: turns[0].header] = False  # the row begins in the middle of a turn: nobody knows whose
+        for first, last in _before_the_turns(facts, row):
+            outside[first:last] = False
         for turn in turns:
             if turn.role != "assistant":
                 continue
@@ -128,6 +136,16 @@ def _boundaries(facts: Facts) -> Iterator[Spot]:
             (prompt if other.any() else early)[row] = outside
     for name, places in where.items():
         yield name, facts.label_places(places), ""
+
+
+def _before_the_turns(facts: Facts, row: int) -> Iterator[tuple[int, int]]:
+    """Find samples that begin in the middle of a turn, nobody knows whose; up to their first header."""
+    cuts = [0, *np.flatnonzero(facts.starts[row].numpy()).tolist(), facts.seq]
+    for begin, stop in pairwise(cuts):
+        header = next((turn.header for turn in facts.turns[row] if begin <= turn.header < stop), stop)
+        ids = facts.ids[row, begin:header][facts.real[row, begin:header]].tolist()
+        if facts.template.ends & set(ids) or facts.template.words("".join(facts.template.text(ids))):
+            yield begin, header
 
 
 def _end_of_text(facts: Facts, row: int, learned: np.ndarray, where: np.ndarray) -> None:

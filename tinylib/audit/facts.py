@@ -1,5 +1,6 @@
 """What the numbers of a batch say by themselves: what is padding, what is learned, where samples begin."""
 
+from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Literal
@@ -7,9 +8,9 @@ from typing import Literal
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from tinylib.audit.batch import Batch, offsets
+from tinylib.audit.batch import Batch
 from tinylib.audit.turns import Template, Turn
-from tinylib.labels import IGNORE_INDEX
+from tinylib.labels import IGNORE_INDEX, OFFSETS
 
 Purpose = Literal["train", "generate"]
 
@@ -24,7 +25,6 @@ class Facts:
         batch: As read.
         tokenizer: Or None.
         template: The marks of its chat template, or None.
-        why_no_template: The reason, if there is none.
         out_of_vocabulary: Ids that no token has, bool of shape ``(rows, seq)``.
         strange_labels: The same of labels.
         offset: Which token each row's labels hold at position i: token i + offset; None if they do not tell.
@@ -37,24 +37,19 @@ class Facts:
         self,
         batch: Batch,
         tokenizer: PreTrainedTokenizerBase | None,
+        template: Template | None,
         vocabulary: int | None,
         purpose: Purpose,
     ) -> None:
-        self.batch, self.tokenizer, self.purpose = batch, tokenizer, purpose
+        self.batch, self.tokenizer, self.template, self.purpose = batch, tokenizer, template, purpose
         self.ids = batch.input_ids
         self.rows, self.seq = self.ids.shape
-        self.template, self.why_no_template = None, "there is no tokenizer"
-        if tokenizer is not None:
-            try:
-                self.template = Template(tokenizer)
-            except ValueError as error:
-                self.why_no_template = str(error)
         most = vocabulary if vocabulary is not None else torch.iinfo(torch.int64).max
         self.out_of_vocabulary = (self.ids < 0) | (self.ids >= most)
         self.labels = batch.labels if purpose == "train" else None
         labels = torch.full_like(self.ids, IGNORE_INDEX) if self.labels is None else self.labels
         self.strange_labels = (labels != IGNORE_INDEX) & ((labels < 0) | (labels >= most))
-        self.offset, self.foreign_labels = offsets(
+        self.offset, self.foreign_labels = _offsets(
             self.ids, labels.masked_fill(self.strange_labels, IGNORE_INDEX)
         )
         self._align(labels)
@@ -87,8 +82,8 @@ class Facts:
     @cached_property
     def ends(self) -> set[int]:
         """The ids that end a turn or a text."""
-        ends = {self.special("eos"), self.template.end if self.template else None}
-        return {end for end in ends if end is not None}
+        ends = {self.special("eos")} | (self.template.ends if self.template else set())
+        return ends - {None}
 
     @cached_property
     def hidden_edges(self) -> torch.Tensor:
@@ -144,7 +139,7 @@ class Facts:
             turns = self.template.turns(self.ids[row, :place].tolist()) if self.template else []
             if (turns and turns[-1].end is not None) or self.purpose == "generate":
                 # as of a pipeline that ends every text with an EOS of its own
-                found[row, place] = everywhere
+                found[row, place] = everywhere and (mask is None or bool(mask[row, place]))
             elif mask is None or mask[row, place] or self.learned[row, place]:
                 found[row, place] = True
             else:  # a cut row would be as long as any
@@ -203,7 +198,7 @@ class Facts:
                 places = [] if turn.well_ended else [turn.end]
                 if following is not None:
                     unended = turn.end is None and self.template.closes_every_turn
-                    same = turn.role == following.role == "assistant"
+                    same = turn.role == following.role == "assistant" and turn.mark == following.mark
                     odd = unended or same or (turn.role == "user" and following.role == "system")
                     if odd and not new[row, turn.stop : following.start].any():
                         places += [turn.header, following.header]
@@ -215,7 +210,8 @@ class Facts:
     def unmarked_starts(self) -> torch.Tensor:
         """Where the tokens begin another sample, whatever the positions say; bool of shape ``(rows, seq)``.
 
-        A new conversation shows by a BOS token, or by a system message after an ended answer.
+        A new conversation shows by a BOS token, or by a system message after an ended answer. (Plain texts
+        one after another, each with its BOS, are how pre-training reads them.)
         """
         found = torch.zeros_like(self.real)
         bos = self.special("bos")
@@ -225,7 +221,8 @@ class Facts:
         if bos is not None and bos not in self.ends | {self.pad_id} and not within_headers:
             begins = self.ids == bos
             begins[:, 1:] &= ~begins[:, :-1].clone()
-            found |= begins & self.real & (self.real.cumsum(dim=1) > 1)
+            chats = torch.tensor([bool(turns) for turns in self.turns])
+            found |= begins & self.real & (self.real.cumsum(dim=1) > 1) & chats[:, None]
         for row, turns in enumerate(self.turns):
             for before, turn in pairwise(turns):
                 if turn.role == "system" and before.role == "assistant" and before.end is not None:
@@ -245,7 +242,34 @@ def _run(true: torch.Tensor, from_the_end: bool = False) -> torch.Tensor:
 
 def _moved(turn: Turn, by: int) -> Turn:
     """Count a turn's columns from the row's beginning."""
-    end = None if turn.end is None else turn.end + by
-    return Turn(
-        turn.role, turn.header + by, turn.start + by, turn.latest + by, end, turn.stop + by, turn.well_ended
-    )
+    places = {name: getattr(turn, name) for name in ("header", "start", "latest", "end", "stop")}
+    return replace(turn, **{name: place if place is None else place + by for name, place in places.items()})
+
+
+def _offsets(ids: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tell for each row which token its labels hold at position i: token i + offset.
+
+    Args:
+        ids: Of shape ``(rows, seq)``.
+        labels: Of the same shape, `IGNORE_INDEX` where there is none to compare.
+
+    Returns:
+        The offset of each row, of shape ``(rows,)``; where a row's labels fit several or none it is the
+        one of most rows, or None in place of the tensor if no row tells. And the labels that are not the
+        token there, bool of shape ``(rows, seq)``.
+    """
+    seq, given = ids.shape[1], labels != IGNORE_INDEX
+    fits = {}
+    for offset in OFFSETS:
+        there = torch.arange(seq) + offset
+        inside = given & (there >= 0) & (there < seq)
+        fits[offset] = inside, (ids[:, there.clamp(0, seq - 1)] == labels) & inside
+    share = torch.stack([same.sum(1) / inside.sum(1).clamp(min=1) for inside, same in fits.values()], dim=1)
+    best, place = share.max(dim=1)
+    sure = ((share == best[:, None]).sum(dim=1) == 1) & (best >= 0.5)
+    common = int(place[sure].mode().values) if sure.any() else OFFSETS.index(0)
+    found = torch.tensor(OFFSETS)[torch.where(sure, place, common)]
+    foreign = torch.zeros_like(given)
+    for offset, (inside, same) in fits.items():
+        foreign |= inside & ~same & (found == offset)[:, None]
+    return (found if sure.any() else None), foreign

@@ -1,0 +1,76 @@
+"""What can be audited besides a batch: data loaders and Trainers, which make batches and call the model."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase, Trainer
+
+from tinylib.labels import IGNORE_INDEX
+
+
+def first_batches(source: Any, count: int) -> Iterator[Any]:
+    """Take the first batches of whatever it is, and leave its random generators as they were.
+
+    Raises:
+        ValueError: It can be iterated once only.
+    """
+    if isinstance(source, Trainer):
+        loader = source.get_train_dataloader()
+        # accelerate's loader keeps count of those in use; the one beneath it gives the same batches
+        yield from islice(iter(getattr(loader, "base_dataloader", loader)), count)
+        return
+    if isinstance(source, Mapping | str | torch.Tensor) or not isinstance(source, Iterable):
+        yield source
+        return
+    if isinstance(source, Iterator):
+        raise ValueError(
+            "An iterator would lose its first batches to the audit: give the data loader itself, or a list."
+        )
+    holders = [source, getattr(source, "sampler", None)]
+    generators = [g for g in (getattr(holder, "generator", None) for holder in holders) if g is not None]
+    states = [generator.get_state() for generator in generators]
+    try:
+        yield from islice(iter(source), count)
+    finally:
+        for generator, state in zip(generators, states):
+            generator.set_state(state)
+
+
+def tokenizer_of(trainer: Trainer) -> PreTrainedTokenizerBase | None:
+    """Return a Trainer's tokenizer, also out of a processor of text and images."""
+    processor = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
+    return processor if isinstance(processor, PreTrainedTokenizerBase) else None
+
+
+def splits_its_model(trainer: Trainer) -> bool:
+    """Tell if the processes of a training hold a part of the model each, and must call it equally often."""
+    return trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+
+
+def as_called(trainer: Trainer, batch: dict[str, Any]) -> tuple[dict[str, Any], torch.Tensor]:
+    """Let a Trainer compute its loss of a batch; return what it called the model with, and the loss.
+
+    Args:
+        batch: With ``labels``; it stays as it is.
+    """
+    calls: list[dict[str, Any]] = []
+    counted = (batch["labels"][:, 1:] != IGNORE_INDEX).sum()
+    if trainer.args.average_tokens_across_devices:  # it takes the count to be that of all processes
+        counted = counted * max(1, trainer.accelerator.num_processes)
+    metrics = getattr(trainer, "_metrics", {})  # of TRL, where an audit is no evaluation
+    kept = {mode: {name: list(values) for name, values in of.items()} for mode, of in metrics.items()}
+    handle = trainer.model.register_forward_pre_hook(
+        lambda _, __, call: calls.append(dict(call)), with_kwargs=True
+    )
+    try:
+        with trainer.compute_loss_context_manager():
+            inputs = trainer._prepare_inputs(dict(batch))
+            loss = trainer.compute_loss(trainer.model, inputs, num_items_in_batch=counted)
+    finally:
+        handle.remove()
+        for mode, of in metrics.items():
+            of.clear()
+            of.update(kept[mode])
+    return {**(calls[0] if calls else batch), "labels": batch["labels"]}, loss
