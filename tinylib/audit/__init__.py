@@ -19,7 +19,7 @@ from tinylib.audit import behaviour, data
 from tinylib.audit.batch import read
 from tinylib.audit.facts import Facts, Purpose
 from tinylib.audit.report import FAULTS, Finding, Report, draw, token_string
-from tinylib.audit.sources import as_called, first_batches, splits_its_model, tokenizer_of
+from tinylib.audit.sources import Refused, as_called, first_batches, splits_its_model, tokenizer_of
 from tinylib.audit.turns import Template
 
 ABOUT_ROWS = {  # not about some of their tokens
@@ -130,7 +130,8 @@ def _add(report: Report, number: int, facts: Facts, spots: list[data.Spot]) -> N
         places = {row: flags[row].nonzero()[0].tolist() for row in flags.any(axis=1).nonzero()[0].tolist()}
         told = [text[0].upper() + text[1:] for text in (_which_tokens(facts, code, places), detail) if text]
         detail = ". ".join(told)
-        report.findings.append(Finding(code, places, draw(shown, places, facts.tokenizer), detail, number))
+        grid = draw(shown, places, facts.tokenizer)
+        report.findings.append(Finding(code, places, grid, detail, number, **FAULTS[code]))
 
 
 def _which_tokens(facts: Facts, code: str, places: dict[int, list[int]]) -> str:
@@ -162,7 +163,7 @@ def _asked(
     elif trainer is not None and splits_its_model(trainer):
         report.not_checked[seen] = "its parts lie in several processes; audit a batch with the whole model"
     else:
-        rows = behaviour.choose_rows(facts, _vocabulary(model, facts.tokenizer) or 50_000)
+        rows = behaviour.choose_rows(facts)
         call, value = facts.batch.part(rows), None
         if facts.labels is None or "labels.out_of_vocabulary" in found:
             call.pop("labels", None)
@@ -170,19 +171,15 @@ def _asked(
             if trainer is not None and "labels" in call:
                 call, value = as_called(trainer, call)
             probe = behaviour.Probe(facts, model, rows, call)
-        except (
-            Exception
-        ) as error:  # of the model, or of a Trainer's own code: no reason to lose what was found
-            report.not_checked[seen] = (
-                f"called with this batch, it raised {type(error).__name__}: {error!s:.200}"
-            )
+            yield from behaviour.faults(probe, found)
+        except Refused as error:
+            report.not_checked[seen] = str(error)
         else:
-            loss = value if loss is None else loss
+            report.checked.append("that the model sees no padding, neighbour or later token")
+            report.not_checked |= probe.not_checked
             if len(rows) < facts.rows:
                 report.not_checked["what the model sees in all rows"] = f"it was run on {len(rows)} of them"
-            report.checked.append("that the model sees no padding, neighbour or later token")
-            yield from behaviour.faults(probe, found)
-            report.not_checked.update(probe.not_checked)
+        loss = value if loss is None else loss
     pad, own = _generation_pad(model), facts.special("pad")
     if facts.purpose == "generate" and pad is not None and own is not None and pad != own:
         yield "generation.other_pad", facts.real, f"it pads with id {pad}, the tokenizer with {own}"

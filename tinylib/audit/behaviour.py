@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from tinylib import show
 from tinylib.audit.data import Spot
 from tinylib.audit.facts import Facts
+from tinylib.audit.sources import refusals
 from tinylib.labels import IGNORE_INDEX, OFFSETS, loss_offset
 
 Model = Callable[..., Any]
@@ -58,6 +59,9 @@ class Probe:
         model: In the mode it is used in.
         rows: The rows to ask about.
         call: What the model is really called with, if that is not the batch: a Trainer adds to it.
+
+    Raises:
+        Refused: Now or later: the model cannot be called so.
     """
 
     def __init__(self, facts: Facts, model: Model, rows: list[int], call: dict[str, Any]) -> None:
@@ -78,7 +82,8 @@ class Probe:
         if self.device is not None:
             inputs = {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
         torch.manual_seed(0)  # a function may hide a model in training mode: the same dropout each time
-        return self.model(**inputs)
+        with refusals():
+            return self.model(**inputs)
 
     def logits_of(self, output: Any) -> torch.Tensor:
         """Return the logits of the batch's own columns; prompt tuning puts others before them."""
@@ -128,9 +133,9 @@ class Probe:
         return full
 
 
-def choose_rows(facts: Facts, vocabulary: int) -> list[int]:
+def choose_rows(facts: Facts) -> list[int]:
     """Choose the rows to ask a model about: all, or those with labels, with most samples, most padding."""
-    most = max(1, MOST_LOGITS // (4 * facts.seq * vocabulary))
+    most = max(1, MOST_LOGITS // (4 * facts.seq * (facts.vocabulary or 50_000)))
     if facts.rows <= most:
         return list(range(facts.rows))
     interest = facts.pads.sum(dim=1) + facts.starts.sum(dim=1) * facts.seq
@@ -189,9 +194,9 @@ def _proper_positions(probe: Probe) -> torch.Tensor:
 
 def _positions(probe: Probe, rows: torch.Tensor) -> Iterator[Spot]:
     """Ask whether the model would answer otherwise with positions that count real tokens only."""
-    given, proper = probe.inputs.get("position_ids"), _proper_positions(probe)
     if not rows.any():
         return
+    given, proper = probe.inputs.get("position_ids"), _proper_positions(probe)
     if given is not None and torch.equal(given.cpu().expand_as(proper)[probe.real], proper[probe.real]):
         return
     if not probe.takes("position_ids"):
@@ -227,7 +232,7 @@ def _generated(probe: Probe, before_text: torch.Tensor, found: set[str]) -> Iter
 def generated_logits(model: Any, inputs: dict[str, Any], device: Any) -> torch.Tensor:
     """Return what generate() makes of a prompt's last column, of shape ``(rows, 1, vocabulary)``."""
     inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
-    with show.library_warnings():
+    with refusals(), show.library_warnings():
         output = model.generate(
             **inputs, max_new_tokens=1, do_sample=False, num_beams=1,
             return_dict_in_generate=True, output_logits=True,

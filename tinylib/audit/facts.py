@@ -25,6 +25,7 @@ class Facts:
         batch: As read.
         tokenizer: Or None.
         template: The marks of its chat template, or None.
+        vocabulary: How many ids there are, or None.
         out_of_vocabulary: Ids that no token has, bool of shape ``(rows, seq)``.
         strange_labels: The same of labels.
         offset: Which token each row's labels hold at position i: token i + offset; None if they do not tell.
@@ -44,6 +45,7 @@ class Facts:
         self.batch, self.tokenizer, self.template, self.purpose = batch, tokenizer, template, purpose
         self.ids = batch.input_ids
         self.rows, self.seq = self.ids.shape
+        self.vocabulary = vocabulary
         most = vocabulary if vocabulary is not None else torch.iinfo(torch.int64).max
         self.out_of_vocabulary = (self.ids < 0) | (self.ids >= most)
         self.labels = batch.labels if purpose == "train" else None

@@ -30,21 +30,25 @@ class Finding:
         code: A key of `FAULTS`; codes stay the same from version to version.
         places: For each row that has it, the columns of the batch where it is.
         grid: The first of these places, as tokens.
-        detail: What was measured, if anything was.
+        detail: What was measured.
         batch: The number of the batch, if there were several.
+        what: What it is; this and the rest are those of `FAULTS`.
+        symptom: What one would see.
+        cause: Why.
+        fix: What to do.
+        lesson: Where it is explained.
     """
 
     code: str
     places: Mapping[int, Sequence[int]]
     grid: str
-    detail: str = ""
-    batch: int = 0
-
-    def __getattr__(self, name: str) -> str:
-        """Read ``what``, ``symptom``, ``cause``, ``fix`` and ``lesson`` out of `FAULTS`."""
-        if name in ("what", "symptom", "cause", "fix", "lesson"):
-            return FAULTS[self.code][name]
-        raise AttributeError(name)
+    detail: str
+    batch: int
+    what: str
+    symptom: str
+    cause: str
+    fix: str
+    lesson: str
 
     @property
     def rows(self) -> list[int]:

@@ -1,6 +1,7 @@
 """What can be audited besides a batch: data loaders and Trainers, which make batches and call the model."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -8,6 +9,19 @@ import torch
 from transformers import PreTrainedTokenizerBase, Trainer
 
 from tinylib.labels import IGNORE_INDEX
+
+
+class Refused(Exception):
+    """A model, or a Trainer's loss, could not be called with a batch."""
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Tell errors of other people's code from our own: they are no reason to lose what was found."""
+    try:
+        yield
+    except Exception as error:
+        raise Refused(f"called with this batch, it raised {type(error).__name__}: {error!s:.200}") from error
 
 
 def first_batches(source: Any, count: int) -> Iterator[Any]:
@@ -54,6 +68,9 @@ def as_called(trainer: Trainer, batch: dict[str, Any]) -> tuple[dict[str, Any], 
 
     Args:
         batch: With ``labels``; it stays as it is.
+
+    Raises:
+        Refused: The Trainer could not.
     """
     calls: list[dict[str, Any]] = []
     counted = (batch["labels"][:, 1:] != IGNORE_INDEX).sum()
@@ -65,7 +82,7 @@ def as_called(trainer: Trainer, batch: dict[str, Any]) -> tuple[dict[str, Any], 
         lambda _, __, call: calls.append(dict(call)), with_kwargs=True
     )
     try:
-        with trainer.compute_loss_context_manager():
+        with refusals(), trainer.compute_loss_context_manager():
             inputs = trainer._prepare_inputs(dict(batch))
             loss = trainer.compute_loss(trainer.model, inputs, num_items_in_batch=counted)
     finally:
