@@ -231,6 +231,10 @@ def test_a_callback_audits_before_the_first_step(
     with pytest.raises(ValueError, match=r"labels\.prompt"):
         stopped.train()
     assert stopped.state.global_step == 0
+    allowed = sft("messages", max_steps=1)
+    allowed.add_callback(AuditCallback(allowed, stop=True, allow={"labels.prompt"}))
+    allowed.train()
+    assert allowed.state.global_step == 1
 
 
 def trained(
@@ -400,7 +404,8 @@ def test_other_forms_of_the_same_batch(tinyllama: tuple) -> None:
     ]
     for form in forms:
         assert str(audit(form, tokenizer=tokenizer, model=model)) == expected
-    assert audit([shifted, shifted], tokenizer=tokenizer, model=model).codes == ["labels.shifted_twice"]
+    later = audit([world.padded(), shifted], tokenizer=tokenizer, model=model)  # the loss is the same one
+    assert [(finding.code, finding.batch) for finding in later.findings] == [("labels.shifted_twice", 1)]
 
 
 @pytest.mark.parametrize(
@@ -485,6 +490,11 @@ def test_a_report_reads_well(tinyllama: tuple) -> None:
     assert report.codes == ["labels.padding", "labels.prompt"]
     with pytest.raises(ValueError, match="2 findings"):
         report.raise_for_findings()
+    with pytest.raises(ValueError, match="2 findings"):
+        report.raise_for_findings(allow={"labels.prompt"})
+    report.raise_for_findings(allow={"labels.prompt", "labels.padding"})
+    with pytest.raises(ValueError, match="no fault 'prompt' to allow"):
+        report.raise_for_findings(allow={"prompt"})
     text, page = str(report), report._repr_html_()
     assert max(map(len, text.splitlines())) <= 110
     for finding in report.findings:

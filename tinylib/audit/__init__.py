@@ -9,7 +9,7 @@ What the numbers of a batch show is found in them; the rest by asking the model,
 when one thing is changed. `tinylib.audit.report.FAULTS` lists all that it knows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, get_args
 
 import torch
@@ -76,12 +76,19 @@ def audit(
         report = Report([])
         template, why_none = _template(tokenizer)
         vocabulary = _vocabulary(model, tokenizer)
+        probe, by_loss = None, None
         for number, one in enumerate(several):
             facts = Facts(read(one), tokenizer, template, vocabulary, purpose)
             spots = list(data.faults(facts))
+            found = {spot[0] for spot in spots}
             _note_what_data_cannot_tell(report, facts, why_none)
             if number == 0 and not facts.out_of_vocabulary.any():
-                spots += _asked(report, facts, {spot[0] for spot in spots}, model, loss, trainer)
+                seen, probe, value = _asked(report, facts, found, model, trainer)
+                spots += seen
+                if facts.labels is not None and "labels.out_of_vocabulary" not in found:
+                    by_loss = _shift_of_the_loss(report, facts, probe, value if loss is None else loss)
+            if by_loss is not None and facts.offset is not None:
+                spots += _wrong_shifts(facts, by_loss, probe if number == 0 else None)
             _add(report, number, facts, spots)
     if len(several) > 1 and model is not None:
         report.not_checked["what the model sees in other batches"] = "it was run on batch 0 only"
@@ -96,17 +103,20 @@ class AuditCallback(TrainerCallback):
     Args:
         trainer: The Trainer whose callback it is.
         stop: Raise a ValueError if anything is found, so that no time is spent on such a training.
+        allow: Codes that do not count for ``stop``, since they are intended.
         batches: How many batches to look at.
     """
 
-    def __init__(self, trainer: Trainer, *, stop: bool = False, batches: int = 4) -> None:
-        self.trainer, self.stop, self.batches = trainer, stop, batches
+    def __init__(
+        self, trainer: Trainer, *, stop: bool = False, allow: Collection[str] = (), batches: int = 4
+    ) -> None:
+        self.trainer, self.stop, self.allow, self.batches = trainer, stop, allow, batches
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Audit; called by the Trainer."""
         report = audit(self.trainer, batches=self.batches)
         if self.stop:
-            report.raise_for_findings()
+            report.raise_for_findings(self.allow)
         if state.is_world_process_zero:
             print(report)
 
@@ -147,31 +157,25 @@ def _which_tokens(facts: Facts, code: str, places: dict[int, list[int]]) -> str:
 
 
 def _asked(
-    report: Report,
-    facts: Facts,
-    found: set[str],
-    model: behaviour.Model | None,
-    loss: behaviour.Loss | None,
-    trainer: Trainer | None,
-) -> Iterator[data.Spot]:
-    """Find what the model and the loss show."""
+    report: Report, facts: Facts, found: set[str], model: behaviour.Model | None, trainer: Trainer | None
+) -> tuple[list[data.Spot], behaviour.Probe | None, torch.Tensor | None]:
+    """Ask the model; return what it shows, the means to ask it more, and the loss of a Trainer."""
     seen = "what the model sees (padding, neighbours, later tokens)"
-    rows = list(range(facts.rows))
-    probe = None
+    spots, probe, value = [], None, None
     if model is None:
         report.not_checked[seen] = "there is no model"
     elif trainer is not None and splits_its_model(trainer):
         report.not_checked[seen] = "its parts lie in several processes; audit a batch with the whole model"
     else:
         rows = behaviour.choose_rows(facts)
-        call, value = facts.batch.part(rows), None
+        call = facts.batch.part(rows)
         if facts.labels is None or "labels.out_of_vocabulary" in found:
             call.pop("labels", None)
         try:
             if trainer is not None and "labels" in call:
                 call, value = as_called(trainer, call)
             probe = behaviour.Probe(facts, model, rows, call)
-            yield from behaviour.faults(probe, found)
+            spots = list(behaviour.faults(probe, found))
         except Refused as error:
             report.not_checked[seen] = str(error)
         else:
@@ -179,37 +183,40 @@ def _asked(
             report.not_checked |= probe.not_checked
             if len(rows) < facts.rows:
                 report.not_checked["what the model sees in all rows"] = f"it was run on {len(rows)} of them"
-        loss = value if loss is None else loss
     pad, own = _generation_pad(model), facts.special("pad")
     if facts.purpose == "generate" and pad is not None and own is not None and pad != own:
-        yield "generation.other_pad", facts.real, f"it pads with id {pad}, the tokenizer with {own}"
-    if facts.labels is not None and "labels.out_of_vocabulary" not in found:
-        yield from _who_shifts(report, facts, rows, probe, loss)
+        spots.append(("generation.other_pad", facts.real, f"it pads with id {pad}, the tokenizer with {own}"))
+    return spots, probe, value
 
 
-def _who_shifts(
+def _shift_of_the_loss(
     report: Report,
     facts: Facts,
-    rows: list[int],
     probe: behaviour.Probe | None,
     loss: behaviour.Loss | torch.Tensor | None,
-) -> Iterator[data.Spot]:
-    """Add the offset of the data and that of the loss; together they must be 1."""
+) -> int | None:
+    """Return by how much the loss shifts; None, with the reason in the report, if it cannot be told."""
     name = "who shifts the labels"
     if facts.offset is None:
         if facts.learned.any():
             report.not_checked[name] = "the labels fit several offsets, or none"
-        return
+        return None
     if probe is None and loss is None:
         told = "the data do" if int(facts.offset[0]) else "the data do not"
         report.not_checked[name] = f"{told}; there is no model and no loss to ask"
-        return
+        return None
     try:
-        by_loss = behaviour.shift_of_the_loss(probe, facts.labels[rows], loss)
+        labels = facts.labels if probe is None else facts.labels[probe.rows]
+        by_loss = behaviour.shift_of_the_loss(probe, labels, loss)
     except ValueError as error:
         report.not_checked[name] = str(error)
-        return
-    report.checked.append("who shifts the labels")
+        return None
+    report.checked.append(name)
+    return by_loss
+
+
+def _wrong_shifts(facts: Facts, by_loss: int, probe: behaviour.Probe | None) -> Iterator[data.Spot]:
+    """Add the offset of the data and that of the loss; together they must be 1."""
     total = facts.offset + by_loss
     for code, wrong in [("labels.shifted_twice", total > 1), ("labels.never_shifted", total < 1)]:
         for sum_ in total[wrong].unique().tolist():
@@ -218,8 +225,7 @@ def _who_shifts(
             if len(values) == 2:
                 detail += f". Before training the loss on these labels is {values[sum_]:.1f}"
                 detail += f"; on labels shifted once it is {values[1]:.1f}"
-            these = (total == sum_)[:, None] & facts.label_places(facts.learned)
-            yield code, these, detail
+            yield code, (total == sum_)[:, None] & facts.label_places(facts.learned), detail
 
 
 def _note_what_data_cannot_tell(report: Report, facts: Facts, why_no_template: str) -> None:

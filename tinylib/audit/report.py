@@ -3,7 +3,7 @@
 import html
 import textwrap
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 
@@ -86,9 +86,18 @@ class Report:
         """The codes of the findings, each once."""
         return list(dict.fromkeys(finding.code for finding in self.findings))
 
-    def raise_for_findings(self) -> None:
-        """Raise a ValueError with the whole report, if anything was found."""
-        if not self.ok:
+    def raise_for_findings(self, allow: Collection[str] = ()) -> None:
+        """Raise a ValueError with the whole report, if anything was found that is not allowed.
+
+        Args:
+            allow: Codes of what is intended, such as ``{"labels.prompt"}``.
+
+        Raises:
+            ValueError: Something was found; or there is no such code.
+        """
+        if unknown := set(allow) - set(FAULTS):
+            raise ValueError(f"There is no fault {', '.join(map(repr, sorted(unknown)))} to allow.")
+        if set(self.codes) - set(allow):
             raise ValueError(str(self))
 
     def _head(self) -> str:

@@ -60,10 +60,15 @@ class Template:
         answered = [*asked, {"role": "assistant", "content": assistant}]
         first = self._written(asked)
         whole = self._written(answered)
-        if first is None or whole is None or user not in whole or assistant not in whole:
+        if (
+            not first
+            or not whole
+            or user not in first
+            or not re.search(f"{user}.*{assistant}", whole, re.DOTALL)
+        ):
             raise ValueError("its chat template could not be read")
         user_end = first.split(user)[1]
-        between, tail = whole.split(user)[1].split(assistant)
+        between, tail = whole.split(user, 1)[1].split(assistant, 1)
         self.header = {_rest(between, user_end): "assistant"}
         prompt = self._written(asked, True)
         if prompt is not None and prompt.startswith(first) and prompt != first:
