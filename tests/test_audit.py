@@ -34,6 +34,7 @@ from tinylib.audit import FAULTS, AuditCallback, audit
 from tinylib.collate import PackedCollator, PaddedCollator
 from tinylib.labels import IGNORE_INDEX, plain_loss, shift, shifting_loss
 from tinylib.packing import PackedTrainer
+from tinylib.padding import position_ids
 
 
 @pytest.fixture(scope="module", params=["smollm2", "tinyllama", "gpt2"])
@@ -437,6 +438,21 @@ def test_bad_input_is_refused_by_name(batch: Any, message: str) -> None:
 def test_an_unknown_purpose_is_refused() -> None:
     with pytest.raises(ValueError, match="purpose must be 'train' or 'generate', not 'evaluate'"):
         audit({"input_ids": [[1]]}, purpose="evaluate")
+
+
+@pytest.mark.parametrize("purpose", ["train", "generate"])
+def test_a_missing_mask_is_seen_without_a_model(tinyllama: tuple, purpose: str) -> None:
+    _, tokenizer = tinyllama
+    world = World("tinyllama", *tinyllama)
+    batch, rows = (
+        (world.padded("left"), world.short) if purpose == "train" else (world.prompts(), world.short_prompts)
+    )
+    unmasked = without(batch, "attention_mask")
+    report = audit(unmasked, tokenizer=tokenizer, purpose=purpose)
+    assert {finding.code: finding.rows for finding in report.findings} == {"mask.missing": rows}
+    assert audit(batch, tokenizer=tokenizer, purpose=purpose).ok
+    positions = position_ids(batch["attention_mask"])  # they may tell pads apart, as a sample of their own
+    assert audit(unmasked | {"position_ids": positions}, tokenizer=tokenizer, purpose=purpose).ok
 
 
 def test_what_cannot_be_known_is_not_claimed(tinyllama: tuple) -> None:

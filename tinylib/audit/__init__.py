@@ -164,6 +164,7 @@ def _asked(
     spots, probe, value = [], None, None
     if model is None:
         report.not_checked[seen] = "there is no model"
+        spots = list(data.unmasked(facts))
     elif trainer is not None and splits_its_model(trainer):
         report.not_checked[seen] = "its parts lie in several processes; audit a batch with the whole model"
     else:

@@ -49,9 +49,23 @@ def _mask(facts: Facts) -> Iterator[Spot]:
         return
     none = ~mask.any(dim=1, keepdim=True)
     yield "mask.hides_row", none & facts.real, ""
-    # Labels on a hidden token that is no padding: found by facts.pads; by themselves they say nothing.
     yield "mask.hides_tokens", facts.real & ~mask & ~none, ""
     yield "mask.shows_pads", facts.pads & mask, ""
+
+
+def unmasked(facts: Facts) -> Iterator[Spot]:
+    """Find padding before the text without any mask: seen by every model, unless positions tell it apart.
+
+    Where the pad token ends no text, ``generate`` makes a mask of the ids; then only the model can tell.
+    """
+    batch = facts.batch
+    told_apart = batch.mask is not None or batch.blocks is not None or batch.position_ids is not None
+    if not told_apart and (facts.purpose == "train" or facts.pad_id in facts.ends):
+        yield (
+            "mask.missing",
+            facts.pads & (facts.real.cumsum(dim=1) == 0) & facts.real.any(1, keepdim=True),
+            "",
+        )
 
 
 def _right_side(facts: Facts) -> Iterator[Spot]:
