@@ -127,8 +127,6 @@ def _boundaries(facts: Facts) -> Iterator[Spot]:
             _end_of_text(facts, row, learned, end_of_turn)
             continue
         outside = learned & ~starts[row]
-        for first, last in _before_the_turns(facts, row):
-            outside[first:last] = False
         for turn in turns:
             if turn.role != "assistant":
                 continue
@@ -142,6 +140,9 @@ def _boundaries(facts: Facts) -> Iterator[Spot]:
                 cut_off[row, turn.stop - 1] = True
             elif not learned[turn.end]:
                 end_of_turn[row, turn.end] = True
+        if outside.any():
+            for first, last in _before_the_turns(facts, row):
+                outside[first:last] = False
         if outside.any():
             other = outside.copy()
             for turn in turns:

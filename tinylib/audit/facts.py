@@ -183,7 +183,7 @@ class Facts:
             ids = self.tokens[row].tolist()
             found.append(
                 [
-                    _moved(turn, begin)
+                    _moved(turn, begin) if begin else turn
                     for begin, stop in pairwise(cuts)
                     for turn in self.template.turns(ids[begin:stop])
                 ]

@@ -96,6 +96,8 @@ class Template:
             self.header.setdefault(mark.lstrip(), "system")
         marks = sorted(filter(str.strip, self.header), key=len, reverse=True)
         self._mark = re.compile("|".join(map(re.escape, marks)))
+        # Where one mark begins another, the longer holds what a template may write before the words.
+        self._shortest = {mark: min(len(m) for m in marks if mark.startswith(m)) for mark in marks}
         if not self.turns(self._ids(answered)):
             raise ValueError("its tokens do not spell what its chat template writes")
 
@@ -137,8 +139,7 @@ class Template:
         found = []
         for mark, following in zip(marks, [*marks[1:], None]):
             last = following.start() if following else len(text)
-            shorter = (m for m in self.header if mark[0].startswith(m) and m != mark[0] and m.strip())
-            begins = [mark.start() + len(max(shorter, key=len, default=mark[0])), mark.end()]
+            begins = [mark.start() + self._shortest[mark[0]], mark.end()]
             start, latest, stop = (bisect_right(starts, place) - 1 for place in (*begins, last))
             # A token that began before the words do, if by more than a space, holds the header's end.
             shared = starts[latest] < mark.end() < len(text) and text[mark.end() - 1] != " "
