@@ -97,6 +97,9 @@ MARKED_TEMPLATE = TINYLLAMA_TEMPLATE.replace(
 )
 
 
+assert "{% generation %}" in MARKED_TEMPLATE
+
+
 def sft_trainer(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

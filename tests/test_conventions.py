@@ -9,11 +9,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pipelines
 import pytest
 import torch
-import trl
-from datasets import Dataset
-from tiny_models import TINYLLAMA_TEMPLATE
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config
 
 from tinylib import models
@@ -84,10 +82,7 @@ def sft_trainer(
     """TRL's trainer with a model of its own, since it changes the configuration."""
     model, tokenizer = models.load(folder)
     tokenizer.chat_template = template or tokenizer.chat_template
-    config = trl.SFTConfig(
-        output_dir=str(output), report_to="none", use_cpu=True, bf16=False, disable_tqdm=True, **arguments
-    )
-    return trl.SFTTrainer(model, config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    return pipelines.sft_trainer(model, tokenizer, rows, output, **arguments)
 
 
 def test_trl(tinyllama_folder: Path, tmp_path: Path) -> None:
@@ -118,13 +113,9 @@ def test_our_labels_are_trls_for_prompts_and_completions(tinyllama_folder: Path,
 
 def test_our_labels_are_trls_for_chats_of_several_turns(tinyllama_folder: Path, tmp_path: Path) -> None:
     """TRL needs a template that marks what the assistant says; the labels are then the same."""
-    words = "{{ message['content'] + eos_token }}"
-    template = TINYLLAMA_TEMPLATE.replace(
-        "{{ '<|assistant|>\n'  + message['content'] + eos_token }}\n",
-        "{{ '<|assistant|>\n' }}{% generation %}" + words + "{% endgeneration %}{{ '\n' }}",
+    trainer = sft_trainer(
+        tinyllama_folder, tmp_path, CHATS, pipelines.MARKED_TEMPLATE, assistant_only_loss=True
     )
-    assert "{% generation %}" in template
-    trainer = sft_trainer(tinyllama_folder, tmp_path, CHATS, template, assistant_only_loss=True)
     for row, example in zip(CHATS, trainer.train_dataset):
         theirs = trainer.data_collator([example])
         ours = training_example(trainer.processing_class, row)

@@ -34,6 +34,14 @@ def token_strings(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int] | torch
     return tokens
 
 
+def token_string(tokenizer: PreTrainedTokenizerBase | None, value: int) -> str:
+    """Write an id or a label as its token; as a number without a tokenizer, or if it has no such token."""
+    if value == IGNORE_INDEX:
+        return "–"
+    known = tokenizer is not None and 0 <= value < len(tokenizer)
+    return token_strings(tokenizer, [value])[0] if known else str(value)
+
+
 def token_grid(
     tokenizer: PreTrainedTokenizerBase,
     batch: Mapping[str, torch.Tensor],
@@ -72,7 +80,7 @@ def _cell(name: str, value: int, tokenizer: PreTrainedTokenizerBase) -> str:
     """Labels are tokens, and ``–`` where they are ignored; all else is a number."""
     if not name.startswith("labels"):
         return str(value)
-    return "–" if value == IGNORE_INDEX else token_strings(tokenizer, [value])[0]
+    return token_string(tokenizer, value)
 
 
 def grid(*blocks: Mapping[str, Sequence[str]]) -> str:

@@ -15,10 +15,11 @@ from typing import Any, get_args
 import torch
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 
+from tinylib import show
 from tinylib.audit import behaviour, data
 from tinylib.audit.batch import read
 from tinylib.audit.facts import Facts, Purpose
-from tinylib.audit.report import FAULTS, Finding, Report, draw, token_string
+from tinylib.audit.report import FAULTS, Finding, Report, draw
 from tinylib.audit.sources import Refused, as_called, first_batches, splits_its_model, tokenizer_of
 from tinylib.audit.turns import Template
 
@@ -150,7 +151,9 @@ def _which_tokens(facts: Facts, code: str, places: dict[int, list[int]]) -> str:
         return ""
     row, columns = next(iter(places.items()))
     shift = int(facts.offset[row]) if code.startswith("labels.") and facts.offset is not None else 0
-    tokens = [token_string(facts.tokenizer, int(facts.tokens[row, column + shift])) for column in columns[:6]]
+    tokens = [
+        show.token_string(facts.tokenizer, int(facts.tokens[row, column + shift])) for column in columns[:6]
+    ]
     more = " …" if len(columns) > len(tokens) else ""
     text = f"{sum(map(len, places.values()))} tokens; in row {row}: {' '.join(tokens)}{more}"
     return text + (f" (each named by the label {shift} column before it)" if shift == 1 else "")

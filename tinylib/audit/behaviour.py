@@ -19,6 +19,7 @@ from tinylib.audit.data import Spot
 from tinylib.audit.facts import Facts
 from tinylib.audit.sources import refusals
 from tinylib.labels import IGNORE_INDEX, OFFSETS, loss_offset
+from tinylib.padding import position_ids
 
 Model = Callable[..., Any]
 """A model, or any function that is called with the batch and returns logits."""
@@ -78,12 +79,24 @@ class Probe:
         self.spread = float(self.logits[self.real.to(self.logits.device)].float().std())
 
     def _output(self, **changes: Any) -> Any:
-        inputs = {**self.inputs, **changes}
-        if self.device is not None:
-            inputs = {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+        inputs = self._on_device({**self.inputs, **changes})
         torch.manual_seed(0)  # a function may hide a model in training mode: the same dropout each time
         with refusals():
             return self.model(**inputs)
+
+    def _on_device(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        if self.device is None:
+            return inputs
+        return {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+
+    def generated(self) -> torch.Tensor:
+        """Return what generate() makes of the prompts' last column, of shape ``(rows, 1, vocabulary)``."""
+        with refusals(), show.library_warnings():
+            output = self.model.generate(
+                **self._on_device(self.inputs), max_new_tokens=1, do_sample=False, num_beams=1,
+                return_dict_in_generate=True, output_logits=True,
+            )  # fmt: skip
+        return output.logits[0][:, None]
 
     def logits_of(self, output: Any) -> torch.Tensor:
         """Return the logits of the batch's own columns; prompt tuning puts others before them."""
@@ -151,8 +164,7 @@ def faults(probe: Probe, found: set[str]) -> Iterator[Spot]:
         found: Codes of faults that the data have shown; what follows from them is not told again.
     """
     facts = probe.facts
-    real, pads = probe.real, facts.pads[probe.rows]
-    before_text = pads & (real.cumsum(dim=1) == 0) & real.any(dim=1, keepdim=True)
+    real, before_text = probe.real, facts.pads_before_text[probe.rows]
     hidden = facts.batch.mask is not None or facts.batch.blocks is not None
     counted = torch.zeros(len(real), 1, dtype=torch.bool)  # rows whose positions may be wrong
     leak = False  # then the same cause also lets tokens look ahead
@@ -186,10 +198,8 @@ def _by(most: float) -> str:
 
 def _proper_positions(probe: Probe) -> torch.Tensor:
     """Count each sample's real tokens from 0."""
-    starts = probe.facts.starts[probe.rows]
-    count = probe.real.long().cumsum(dim=1)
-    before = torch.where(starts, count - 1, 0).cummax(dim=1).values
-    return (count - 1 - before).clamp(min=0)
+    positions = position_ids(probe.real)
+    return positions - torch.where(probe.facts.starts[probe.rows], positions, 0).cummax(dim=1).values
 
 
 def _positions(probe: Probe, rows: torch.Tensor) -> Iterator[Spot]:
@@ -216,9 +226,7 @@ def _generated(probe: Probe, before_text: torch.Tensor, found: set[str]) -> Iter
     if not probe.takes("attention_mask"):
         probe.not_checked["whether padding is seen"] = "the model takes no attention_mask"
         return
-    logits = probe.logits
-    if hasattr(probe.model, "generate"):
-        logits = generated_logits(probe.model, probe.inputs, probe.device)
+    logits = probe.generated() if hasattr(probe.model, "generate") else probe.logits
     proper = {"attention_mask": probe.real.long(), "position_ids": _proper_positions(probe)}
     right = probe.with_changes(**{name: value for name, value in proper.items() if probe.takes(name)})
     differs = ~probe.same(logits[:, -1:], right[:, -1:], before_text.any(dim=1, keepdim=True))
@@ -227,17 +235,6 @@ def _generated(probe: Probe, before_text: torch.Tensor, found: set[str]) -> Iter
     code = "mask.missing" if mask is None else "positions.count_pads" if given else "mask.ignored"
     detail = "generate() scores the first new token otherwise than with the mask"
     yield code, probe.everywhere(before_text & differs), detail
-
-
-def generated_logits(model: Any, inputs: dict[str, Any], device: Any) -> torch.Tensor:
-    """Return what generate() makes of a prompt's last column, of shape ``(rows, 1, vocabulary)``."""
-    inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
-    with refusals(), show.library_warnings():
-        output = model.generate(
-            **inputs, max_new_tokens=1, do_sample=False, num_beams=1,
-            return_dict_in_generate=True, output_logits=True,
-        )  # fmt: skip
-    return output.logits[0][:, None]
 
 
 def shift_of_the_loss(probe: Probe | None, labels: torch.Tensor, loss: Loss | float | None) -> int:

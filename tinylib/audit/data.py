@@ -61,11 +61,7 @@ def unmasked(facts: Facts) -> Iterator[Spot]:
     batch = facts.batch
     told_apart = batch.mask is not None or batch.blocks is not None or batch.position_ids is not None
     if not told_apart and (facts.purpose == "train" or facts.pad_id in facts.ends):
-        yield (
-            "mask.missing",
-            facts.pads & (facts.real.cumsum(dim=1) == 0) & facts.real.any(1, keepdim=True),
-            "",
-        )
+        yield "mask.missing", facts.pads_before_text, ""
 
 
 def _right_side(facts: Facts) -> Iterator[Spot]:

@@ -154,6 +154,11 @@ class Facts:
         return ~self.pads
 
     @cached_property
+    def pads_before_text(self) -> torch.Tensor:
+        """The pads on the left of a row that has any text; bool of shape ``(rows, seq)``."""
+        return self.pads & (self.real.cumsum(dim=1) == 0) & self.real.any(dim=1, keepdim=True)
+
+    @cached_property
     def starts(self) -> torch.Tensor:
         """Where positions or a block mask begin another sample of a packed row; bool of ``(rows, seq)``."""
         found = torch.zeros_like(self.real)

@@ -11,7 +11,6 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from tinylib import show
-from tinylib.labels import IGNORE_INDEX
 
 FAULTS: dict[str, dict[str, str]] = tomllib.loads(
     files("tinylib.audit").joinpath("faults.toml").read_text(encoding="utf-8")
@@ -180,14 +179,6 @@ def _filled(name: str, text: str, margin: int = 9) -> str:
     return textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=indent)
 
 
-def token_string(tokenizer: PreTrainedTokenizerBase | None, value: int) -> str:
-    """Write an id or a label as its token; as a number without a tokenizer, or if it has no such token."""
-    if value == IGNORE_INDEX:
-        return "–"
-    known = tokenizer is not None and 0 <= value < len(tokenizer)
-    return show.token_strings(tokenizer, [value])[0] if known else str(value)
-
-
 def draw(
     tensors: Mapping[str, torch.Tensor],
     places: Mapping[int, Sequence[int]],
@@ -208,7 +199,7 @@ def draw(
     for name, tensor in tensors.items():
         values = tensor[row, shown.start : shown.stop].tolist()
         block[f"row {row}" if name == "input_ids" else name] = [
-            token_string(tokenizer, value) if name in ("input_ids", "labels") else str(value)
+            show.token_string(tokenizer, value) if name in ("input_ids", "labels") else str(value)
             for value in values
         ]
     block["problem"] = ["▲" if column in columns else "" for column in shown]
