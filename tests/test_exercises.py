@@ -1,77 +1,346 @@
-"""The checker says "right" to right answers, names known mistakes, and never breaks on a reader's code."""
+"""The checker says "right" to right answers, names known mistakes, and never breaks on a reader's code.
 
+The lessons' files are the only source: cards, stubs, hints and solutions are taken out of them.
+"""
+
+import ast
+import contextlib
 import json
+import random
 import re
+import sys
+import textwrap
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from wrong_answers import WRONG
 
 from tinylib import exercises
+from tinylib.chat import prompt_rows
+from tinylib.exercises.card import Card, Mistake
+from tinylib.padding import pad
 
 LESSONS = sorted((Path(__file__).parent.parent / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-CELLS = [cell for path in LESSONS for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
-CARDS = re.findall(r'exercises\.check\("(\w+)", ', "".join("".join(cell["source"]) for cell in CELLS))
+EXERCISES = exercises.EXERCISES
+MISTAKES = [(name, mistake) for name, card in EXERCISES.items() for mistake in card.mistakes]
+FUNCTIONS = [name for name, card in EXERCISES.items() if card.example]
+VALUES = [name for name, card in EXERCISES.items() if not card.example]
+
+
+def cells(lesson: Path) -> list[tuple[str, str, str]]:
+    """Return kind, source and printed text of each cell."""
+    read = json.loads(lesson.read_text(encoding="utf-8"))["cells"]
+    return [
+        (
+            cell["cell_type"],
+            "".join(cell["source"]),
+            "".join("".join(output.get("text", "")) for output in cell.get("outputs", [])),
+        )
+        for cell in read
+    ]
+
+
+def cards() -> dict[str, SimpleNamespace]:
+    """Read each card out of its lesson: the Markdown cell, and the stub cell after it."""
+    found = {}
+    for lesson in LESSONS:
+        for (_, text, _), (kind, code, printed) in zip(cells(lesson), cells(lesson)[1:]):
+            for name, answer in re.findall(r'^exercises\.check\("(\w+)", (\w+)\)$', code, flags=re.MULTILINE):
+                assert kind == "code"
+                folded = dict(
+                    re.findall(r"<details><summary>(.+?)</summary>\n\n(.*?)\n</details>", text, re.DOTALL)
+                )
+                (solution,) = re.findall(r"```python\n(.*?)```", folded.pop("Solution"), flags=re.DOTALL)
+                hints = [re.fullmatch('Hint: "(.+)"', title)[1] for title in folded]
+                found[name] = SimpleNamespace(
+                    lesson=lesson,
+                    text=text,
+                    stub=code,
+                    answer=answer,
+                    printed=printed,
+                    solution=solution,
+                    hints=hints,
+                )
+    return found
+
+
+CARDS = cards()
+
+
+def namespace(lesson: Path) -> dict[str, Any]:
+    """Run what a lesson imports and defines before its cards, without its models and trainings."""
+    names: dict[str, Any] = {}
+    for kind, code, _ in cells(lesson):
+        if kind == "code" and "exercises.check" not in code:
+            for node in ast.parse(code).body:
+                if isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef):
+                    with contextlib.suppress(NameError):  # a default that a left-out cell computes
+                        exec(compile(ast.Module([node], []), lesson.stem, "exec"), names)
+    return names
+
+
+def written(code: str) -> Any:
+    """Run a reader's code, and return its function, or its value."""
+    code = textwrap.dedent(code).strip()
+    if not code.startswith("def "):
+        return eval(code, {"torch": torch})
+    names: dict[str, Any] = {"torch": torch}
+    exec(code, names)
+    return names[re.match(r"def (\w+)", code)[1]]
 
 
 def said(capsys: pytest.CaptureFixture[str], name: str, answer: object) -> str:
+    capsys.readouterr()
     exercises.check(name, answer)
-    return capsys.readouterr().out.strip()
+    text = capsys.readouterr().out
+    assert text.count("\n") == 1, text
+    return text.strip()
 
 
-def printed_solution(name: str) -> object:
-    """Return the function in the folded solution of the card, as a reader would paste it."""
-    for cell in CELLS:
-        for code in re.findall(r"```python\n(.*?)```", "".join(cell["source"]), flags=re.DOTALL):
-            if f"def {name}(" in code:
-                namespace: dict[str, object] = {}
-                exec(code, namespace)
-                return namespace[name]
-    raise AssertionError(f"no card has a solution for {name}")
+def test_every_exercise_has_a_card_and_every_lesson_two_to_four() -> None:
+    assert sorted(CARDS) == sorted(EXERCISES)
+    for lesson in LESSONS[1:]:
+        assert 2 <= sum(card.lesson == lesson for card in CARDS.values()) <= 4, lesson
+    assert len(CARDS) >= 20
 
 
-def test_every_exercise_has_a_card_and_every_card_an_exercise() -> None:
-    assert sorted(CARDS) == sorted(exercises.EXERCISES)
+@pytest.mark.parametrize("name", EXERCISES)
+def test_a_card_has_its_form(name: str) -> None:
+    card = CARDS[name]
+    assert re.search(
+        r"^## Exercise( \d)?: .+\n\n\*Difficulty [1-5] of 5 · \d+ minutes\*$", card.text, re.MULTILINE
+    )
+    assert len(card.hints) == len(set(card.hints)) >= 2
+    assert card.stub.rstrip().endswith(f'exercises.check("{name}", {card.answer})')
+    task = card.text.split("minutes*")[1].split("<details>")[0]
+    assert len(task) < 1000
+    if EXERCISES[name].example:
+        assert card.answer == name
 
 
-@pytest.mark.parametrize("name", exercises.EXERCISES)
+@pytest.mark.parametrize("name", EXERCISES)
+def test_the_hints_that_the_checker_names_are_those_of_the_card(name: str) -> None:
+    assert {mistake.hint for mistake in EXERCISES[name].mistakes} == set(CARDS[name].hints)
+
+
+@pytest.mark.parametrize("name", EXERCISES)
 def test_the_cards_own_solution_is_right(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert said(capsys, name, printed_solution(name)) == "✓ Right, on 40 cases."
+    card = CARDS[name]
+    names = namespace(card.lesson)
+    exec(card.solution, names)
+    assert said(capsys, name, names[card.answer]).startswith("✓ Right")
 
 
-@pytest.mark.parametrize("name", exercises.EXERCISES)
-def test_an_untouched_stub_is_not_an_error(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    def stub(*args: object) -> None: ...
+@pytest.mark.parametrize("name", EXERCISES)
+def test_the_untouched_card_is_not_answered(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    card = CARDS[name]
+    capsys.readouterr()
+    exec(f"from tinylib import exercises\n{card.stub}", namespace(card.lesson))
+    text = capsys.readouterr().out
+    assert text.startswith("Not answered yet")
+    assert card.printed == text
 
-    assert said(capsys, name, stub) == "Not answered yet."
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_example_on_the_card_is_the_checkers(name: str) -> None:
+    """The numbers in the card's text are those that the checker expects."""
+    text = re.sub(r"\s", "", CARDS[name].text.split("<details>")[0])
+    expected = exercises._plain(EXERCISES[name].answer(*EXERCISES[name].example))
+    shown = (
+        [expected]
+        if not isinstance(expected, list | dict)
+        else list(expected.values() if isinstance(expected, dict) else [expected])
+    )
+    if name in ("pad_left", "step_settings"):
+        shown = expected
+    if name == "collate":
+        shown = [part[1] for key, part in expected.items() if key != "input_ids"]
+    if name == "pack_row":
+        shown = [expected["position_ids"], expected["labels"]]
+    for value in shown:
+        assert repr(value).replace(" ", "").replace("'", '"') in text, value
+
+
+def test_at_least_sixty_wrong_answers_are_listed_and_three_for_each_exercise() -> None:
+    assert sorted(WRONG) == sorted(EXERCISES)
+    hinted = {name: [hint for _, hint in answers if hint] for name, answers in WRONG.items()}
+    assert min(map(len, hinted.values())) >= 3
+    assert sum(map(len, hinted.values())) >= 60
 
 
 @pytest.mark.parametrize(
-    ("name", "mistake", "hint"),
-    [(name, m, hint) for name, (_, _, mistakes) in exercises.EXERCISES.items() for m, hint in mistakes],
+    ("name", "code", "hint"),
+    [(name, code, hint) for name, answers in WRONG.items() for code, hint in answers],
 )
-def test_each_known_mistake_is_named(
-    name: str, mistake: object, hint: str, capsys: pytest.CaptureFixture[str]
+def test_a_wrong_answer_is_refused_with_its_hint(
+    name: str, code: str, hint: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert said(capsys, name, mistake) == f"✗ Not yet: {hint}"
+    text = said(capsys, name, written(code))
+    assert text.startswith("✗ Not yet: ")
+    if hint:
+        assert text.endswith(f" Open the hint “{hint}”.")
+    else:
+        assert "Open the hint" not in text
 
 
-def test_an_unknown_mistake_shows_the_first_case_that_fails(capsys: pytest.CaptureFixture[str]) -> None:
-    text = said(capsys, "safe_rows", lambda lengths: [0])
-    assert re.fullmatch(r"✗ Not yet: safe_rows\(\[.*\]\) should be \[.*\], yours gives \[0\]", text)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_known_mistakes_can_be_told_apart(name: str) -> None:
+    """On every draw of cases each mistake differs from the right answer and from the others."""
+    card = EXERCISES[name]
+    given = [card.given] if card.given else []
+    for seed in range(20):
+        drawn = [card.example, *card.cases(random.Random(seed))]
+        functions = [card.answer, *(mistake.answer for mistake in card.mistakes), *given]
+        results = [repr(exercises._results(function, drawn)) for function in functions]
+        assert len(set(results)) == len(results)
 
 
-def test_an_answer_for_the_example_only_is_not_right(capsys: pytest.CaptureFixture[str]) -> None:
-    assert said(capsys, "pads_per_row", lambda rows: [3, 0]).startswith("✗ Not yet")
+def test_each_known_mistake_is_met_by_a_wrong_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    told = {said(capsys, name, written(code)) for name, answers in WRONG.items() for code, _ in answers}
+    missing = [m.says for _, m in MISTAKES if not any(m.says in text for text in told)]
+    assert missing == []
 
 
-def test_code_that_raises_is_told_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "your code raised ZeroDivisionError: division by zero" in said(
-        capsys, "is_right", lambda task, side, mask: 1 / 0
+def test_the_letters_of_garbled_calls_are_what_the_model_does(
+    tinyllama: tuple[PreTrainedModel, PreTrainedTokenizerBase],
+) -> None:
+    """The calls on the card are run: which of them change what a short prompt gets?"""
+    model, tokenizer = tinyllama
+    rows = prompt_rows(tokenizer, ["Name three fruits.", "Which animal says meow? " * 6])
+    batch = pad(rows, tokenizer.eos_token_id, "left")
+
+    class Asked:
+        """The model as the card's lines call it, with short answers."""
+
+        def generate(self, *args: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+            ids = args[0] if args else kwargs["input_ids"]
+            return model.generate(*args, **kwargs, max_new_tokens=6, do_sample=False)[:, ids.shape[1] :]
+
+        def __call__(self, input_ids: torch.Tensor) -> Any:
+            with torch.no_grad():
+                return model(input_ids)
+
+    names = {"model": Asked(), "batch": batch, "tokenizer": tokenizer, "torch": torch, "rows": rows[:1]}
+    alone = names["model"].generate(torch.tensor(rows[:1]))[0].tolist()
+    first = model(torch.tensor(rows[:1])).logits[0, -1].softmax(-1)
+    wrong = set()
+    for letter, line in re.findall(r"^([A-F])   (.+)$", CARDS["garbled_calls"].text, flags=re.MULTILINE):
+        given = eval(line.split("#")[0].split(": ")[-1], names | {"row": rows[0]})[0]
+        moved = (given.softmax(-1) - first).abs().sum() > 0.001 if letter == "F" else given.tolist() != alone
+        wrong |= {letter} if moved else set()
+    assert wrong == EXERCISES["garbled_calls"].answer
+
+
+def test_the_same_answer_for_everything_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(capsys, "pads_per_row", lambda rows: [3, 0]) == (
+        "✗ Not yet: your answer is always [3, 0]. It has to follow from the arguments."
     )
 
 
+def test_right_for_the_example_only_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, "safe_rows", lambda lengths: [len(lengths) - 2, len(lengths) - 1])
+    assert re.fullmatch(
+        r"✗ Not yet: the example is right, but safe_rows\(\[.*\]\) should be \[.*\], yours gives \[.*\]", text
+    )
+
+
+def test_code_that_raises_is_told_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    def leaves(task: str, side: str, mask: str) -> None:
+        raise SystemExit(3)
+
+    told = "✗ On is_right('generate', 'left', 'from lengths') your code raised "
+    assert said(capsys, "is_right", lambda *args: 1 / 0) == f"{told}ZeroDivisionError: division by zero"
+    assert said(capsys, "is_right", leaves) == f"{told}SystemExit: 3"
+    assert said(capsys, "is_right", lambda: None).startswith(f"{told}TypeError: ")
+
+
+def test_a_loop_without_an_end_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    def loops(lengths: list[int]) -> None:
+        while True:
+            with contextlib.suppress(Exception):
+                lengths.sort()
+
+    told = "✗ On safe_rows([4, 8, 9, 9]) your code did not end within 2 seconds."
+    assert said(capsys, "safe_rows", loops) == told
+
+
+def test_an_answer_that_calls_itself_for_ever_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    def again(lengths: list[int]) -> list[int]:
+        return again(lengths)
+
+    assert "your code raised RecursionError" in said(capsys, "safe_rows", again)
+
+
+class Odd:
+    """Compares to nothing, and has no bool."""
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("no")
+
+    __hash__ = None
+
+
+@pytest.mark.parametrize(
+    "odd", [Odd(), "word", {1: 2}, object(), float("nan"), b"x", torch.ones(2)], ids=repr
+)
+@pytest.mark.parametrize("name", ["safe_rows", "garbled_calls", "pad_left"])
+def test_a_strange_result_is_a_wrong_answer(
+    name: str, odd: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = (lambda *args: odd) if EXERCISES[name].example else odd
+    assert said(capsys, name, answer).startswith("✗ Not yet: ")
+
+
+def test_a_tensor_a_tuple_and_a_whole_number_as_float_are_as_good_as_a_list(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for convert in (tuple, torch.tensor, lambda counts: [float(count) for count in counts]):
+        answer = EXERCISES["pads_per_row"].answer
+        assert said(capsys, "pads_per_row", lambda rows: convert(answer(rows))).startswith("✓ Right")  # noqa: B023
+
+
+def test_an_answer_may_change_its_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    def greedy(rows: list[list[int]]) -> list[int]:
+        counts = EXERCISES["pads_per_row"].answer(rows)
+        rows.clear()
+        return counts
+
+    assert said(capsys, "pads_per_row", greedy).startswith("✓ Right")
+
+
+def test_the_readers_prints_are_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
+    exercises.check("pads_per_row", lambda rows: print("rows:", len(rows)))
+    assert capsys.readouterr().out == "rows: 2\nNot answered yet.\n"
+
+
+def test_the_function_itself_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    told = "✗ Not yet: give the function itself: exercises.check('safe_rows', safe_rows)"
+    assert said(capsys, "safe_rows", [2, 3]) == told
+    assert said(capsys, "garbled_calls", lambda: {"A", "D", "F"}).startswith("✗ Not yet: the answer is a set")
+
+
+def test_a_tracer_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def tracer(*event: object) -> None: ...
+
+    before = sys.gettrace()
+    sys.settrace(tracer)
+    try:
+        exercises.verdict("safe_rows", lambda lengths: 1 / 0)
+        assert sys.gettrace() is tracer
+    finally:
+        sys.settrace(before)
+
+
 def test_an_unknown_exercise_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match="No exercise 'nothing'; there are boundary, is_right, loss_shifts, "
-    ):
+    with pytest.raises(ValueError, match="No exercise 'nothing'; there are attention_weights, boundary, "):
         exercises.check("nothing", print)
+
+
+def test_a_card_is_data_only() -> None:
+    assert all(isinstance(card, Card) for card in EXERCISES.values())
+    assert all(isinstance(mistake, Mistake) for _, mistake in MISTAKES)
+    assert all(EXERCISES[name].cases is None for name in VALUES)

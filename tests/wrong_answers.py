@@ -1,0 +1,637 @@
+"""Wrong answers as readers write them: for each exercise the code, and the hint that the checker should name.
+
+They are written apart from the checker's own list of mistakes, in other ways. A hint of `None` stands for a
+mistake that no card foresees: the checker then shows the first case that goes wrong, or says what it sees.
+"""
+
+WRONG: dict[str, list[tuple[str, str | None]]] = {
+    "pads_per_row": [
+        ("lambda rows: list(map(len, rows))", "I get the lengths"),
+        ("lambda rows: [len(r) - max(len(s) for s in rows) for r in rows]", "I get the lengths"),
+        ("lambda rows: max(map(len, rows)) * len(rows) - sum(map(len, rows))", "I get one number only"),
+        ("lambda rows: [len(rows[-1]) - len(r) for r in rows]", "I do not know where to start"),
+        ("lambda rows: [3, 0]", None),
+    ],
+    "safe_rows": [
+        ("lambda lengths: lengths.index(max(lengths))", "it fails when two rows are the longest"),
+        (
+            "lambda lengths: [sorted(range(len(lengths)), key=lambda i: -lengths[i])[0]]",
+            "it fails when two rows are the longest",
+        ),
+        (
+            "lambda lengths: [i for i in range(len(lengths)) if lengths[i] < max(lengths)]",
+            "which row was right above, and why?",
+        ),
+        (
+            "lambda lengths: [i for i, n in enumerate(lengths) if max(lengths) - n < 2]",
+            "is one pad so bad?",
+        ),
+        ("lambda lengths: [len(lengths) - 1]", None),
+    ],
+    "garbled_calls": [
+        ("{'B', 'C', 'E'}", "what do all the wrong ones lack?"),
+        ("{'A', 'F'}", "D names the pad: does that not help?"),
+        ("{'D', 'A'}", "F does not generate at all"),
+        ("set('ADEF')", "E has no mask either"),
+        ("{'A'}", "what do all the wrong ones lack?"),
+        ("{'A', 'B'}", None),
+        ("'ADF'", None),
+    ],
+    "pad_left": [
+        (
+            """
+            def pad_left(rows, pad_id):
+                ids, mask = [], []
+                for row in rows:
+                    missing = max(map(len, rows)) - len(row)
+                    ids.append(row + missing * [pad_id])
+                    mask.append(len(row) * [1] + missing * [0])
+                return ids, mask
+            """,
+            "it says that my pads are on the right",
+        ),
+        (
+            """
+            def pad_left(rows, pad_id):
+                width = max(map(len, rows))
+                ids = [[pad_id] * (width - len(row)) + row for row in rows]
+                return ids, [[0 if token == pad_id else 1 for token in row] for row in ids]
+            """,
+            "it says that my mask looks at the ids",
+        ),
+        (
+            """
+            def pad_left(rows, pad_id):
+                width = max(map(len, rows))
+                ids = torch.tensor([[pad_id] * (width - len(row)) + row for row in rows])
+                return ids, torch.ones_like(ids)
+            """,
+            "it says that my mask is all ones, or inverted",
+        ),
+        (
+            """
+            def pad_left(rows, pad_id):
+                width = max(map(len, rows))
+                ids, mask = [], []
+                for row in rows:
+                    ids.append([pad_id] * (width - len(row)) + row)
+                    mask.append([1] * (width - len(row)) + [0] * len(row))
+                return ids, mask
+            """,
+            "it says that my mask is all ones, or inverted",
+        ),
+        (
+            """
+            def pad_left(rows, pad_id):
+                width = max(map(len, rows))
+                ids = [[pad_id] * (width - len(row)) + row for row in rows]
+                mask = [0] * (width - len(rows[0])) + [1] * len(rows[0])
+                return ids, [mask for _ in rows]
+            """,
+            "it says that my mask looks at the ids",
+        ),
+        ("lambda rows, pad_id: ([[2, 2, 5, 2], [7, 8, 9, 5]], [[0, 0, 1, 1], [1, 1, 1, 1]])", None),
+        ("lambda rows, pad_id: rows", None),
+    ],
+    "attention_weights": [
+        ("lambda scores, mask: torch.tensor(scores).softmax(-1)", "my pads still get a weight"),
+        (
+            "lambda scores, mask: (torch.tensor(scores) * torch.tensor(mask)).softmax(-1)",
+            "my pads still get a weight",
+        ),
+        (
+            "lambda scores, mask: torch.tensor(scores).softmax(-1) * torch.tensor(mask)",
+            "my weights do not add up to 1",
+        ),
+        (
+            "lambda scores, mask: torch.tensor(scores).exp() * torch.tensor(mask)",
+            "my weights do not add up to 1",
+        ),
+        (
+            "lambda scores, mask: torch.tensor(scores)"
+            ".masked_fill(torch.tensor(mask) == 1, -1e9).softmax(-1)",
+            "I hide the wrong ones",
+        ),
+    ],
+    "last_real_column": [
+        (
+            "lambda attention_mask: [len(attention_mask[0]) - 1] * len(attention_mask)",
+            "it fails for pads on the right",
+        ),
+        (
+            "lambda attention_mask: torch.tensor(attention_mask).sum(dim=1) - 1",
+            "it fails for pads on the left",
+        ),
+        ("lambda attention_mask: [row.count(1) for row in attention_mask]", "it fails for pads on the left"),
+        (
+            "lambda attention_mask: torch.tensor(attention_mask).argmax(dim=1)",
+            "I find the first one, or I am one off",
+        ),
+        (
+            "lambda attention_mask: [len(row) - row[::-1].index(1) for row in attention_mask]",
+            "I find the first one, or I am one off",
+        ),
+        ("lambda attention_mask: [-1 for row in attention_mask]", None),
+    ],
+    "is_right": [
+        ("lambda task, side, mask: (side, mask) == ('left', 'from lengths')", "I do not know about training"),
+        (
+            "lambda task, side, mask: mask == 'from lengths' and (task, side) != ('generate', 'right')",
+            "I do not know about training",
+        ),
+        (
+            """
+            def is_right(task, side, mask):
+                if mask == "none":
+                    return task == "train" and side == "right"
+                return task == "train" or side == "left"
+            """,
+            "is a mask from ids so bad?",
+        ),
+        ("lambda task, side, mask: mask == 'from lengths'", "does the side matter?"),
+        ("lambda task, side, mask: True", None),
+    ],
+    "read_the_grid": [
+        ("[-100, -100, -100, -100, 21, 22, 23, 2, -100, -100]", "who shifts here?"),
+        ("[1, 10, 11, 2, 12, 21, 22, 23, 2, -100]", "where do the model's words begin?"),
+        ("[-100] * 4 + [12, 21, 22, 23, 2, -100]", "where do the model's words begin?"),
+        ("[-100] * 6 + [22, 23, 2, -100]", "where do the model's words begin?"),
+        (
+            "torch.tensor([-100] * 5 + [21, 22, 23, -100, -100])",
+            "there are three </s>, which of them counts?",
+        ),
+        ("[-100] * 5 + [21, 22, 23, 2, 2]", "there are three </s>, which of them counts?"),
+        ("[-100] * 3 + [2, -100, 21, 22, 23, 2, -100]", "there are three </s>, which of them counts?"),
+        ("[-100] * 10", None),
+        ("'21 22 23 2'", None),
+    ],
+    "targets": [
+        (
+            "lambda ids, prompt_length: [-100] * prompt_length + ids[prompt_length:]",
+            "it says that I have shifted twice, or not at all",
+        ),
+        (
+            "lambda ids, prompt_length: ([-100] * prompt_length + ids[prompt_length:])[2:] + [-100, -100]",
+            "it says that I have shifted twice, or not at all",
+        ),
+        ("lambda ids, prompt_length: ids[1:] + [-100]", "it says that I supervise the prompt"),
+        (
+            """
+            def targets(ids, prompt_length):
+                said = ids[1:] + [-100]
+                for i in range(prompt_length):
+                    said[i] = -100
+                return said
+            """,
+            "my first answer token is missing",
+        ),
+        (
+            """
+            def targets(ids, prompt_length):
+                said = [-100] * len(ids)
+                for i in range(prompt_length - 1, len(ids) - 2):
+                    said[i] = ids[i + 1]
+                return said
+            """,
+            "the end is missing",
+        ),
+    ],
+    "loss_shifts": [
+        (
+            "lambda continued, data_shifts: continued[0] - 5 != 1 + data_shifts",
+            "I do not know where to start",
+        ),
+        ("lambda continued, data_shifts: not data_shifts", "must not one of them shift?"),
+        ("lambda continued, data_shifts: continued[0] == 6", "I know whether it was right. And now?"),
+        ("lambda continued, data_shifts: True", None),
+    ],
+    "turn_labels": [
+        (
+            "lambda turns: [token for read, said in turns for token in read + said]",
+            "it says that I supervise what was read",
+        ),
+        (
+            """
+            def turn_labels(turns):
+                ids = [token for read, said in turns for token in read + said]
+                last = len(turns[-1][1])
+                return [-100] * (len(ids) - last) + ids[-last:]
+            """,
+            "it says that only the last answer is learned",
+        ),
+        (
+            """
+            def turn_labels(turns):
+                labels = []
+                for read, said in turns:
+                    labels += [-100] * len(read) + [-100 if token == 2 else token for token in said]
+                return labels
+            """,
+            "which ends of turn are learned?",
+        ),
+        (
+            """
+            def turn_labels(turns):
+                labels = []
+                for read, said in turns:
+                    labels += [2 if token == 2 else -100 for token in read]
+                    labels += said
+                return labels
+            """,
+            "which ends of turn are learned?",
+        ),
+        (
+            """
+            def turn_labels(turns):
+                labels = []
+                for read, said in turns:
+                    labels += len(read) * [-100] + said
+                return labels[1:] + [-100]
+            """,
+            "it says that I have shifted",
+        ),
+    ],
+    "whole_turns": [
+        (
+            """
+            def whole_turns(turns, limit):
+                used = kept = 0
+                for read, said in turns:
+                    used += len(read + said)
+                    if used >= limit:
+                        break
+                    kept += 1
+                return kept
+            """,
+            "I am one off",
+        ),
+        (
+            """
+            def whole_turns(turns, limit):
+                used = 0
+                for kept, (read, said) in enumerate(turns, start=1):
+                    used += len(read + said)
+                    if used > limit:
+                        break
+                return kept
+            """,
+            "I am one off",
+        ),
+        (
+            """
+            def whole_turns(turns, limit):
+                used = kept = 0
+                for read, said in turns:
+                    used += len(said)
+                    kept += used <= limit
+                return kept
+            """,
+            "I keep too many turns",
+        ),
+        (
+            "lambda turns, limit: len([turn for turn in turns if len(turn[0] + turn[1]) <= limit])",
+            "I keep too many turns",
+        ),
+    ],
+    "step_loss": [
+        ("lambda losses, counts: torch.tensor(losses).mean()", "it says mean of the means"),
+        ("lambda losses, counts: losses[0]", "it says mean of the means"),
+        (
+            "lambda losses, counts: sum(map(lambda loss, count: count * loss, losses, counts))",
+            "my loss is far too large, or far too small",
+        ),
+        ("lambda losses, counts: sum(losses) / sum(counts)", "my loss is far too large, or far too small"),
+        ("lambda losses, counts: max(losses)", None),
+    ],
+    "pad_labels": [
+        (
+            """
+            def pad_labels(rows):
+                width = max(map(len, rows))
+                padded = [row + [2] * (width - len(row)) for row in rows]
+                return [[-100 if label == 2 else label for label in row] for row in padded]
+            """,
+            "it says that I look at the ids",
+        ),
+        (
+            """
+            def pad_labels(rows):
+                width = max(map(len, rows))
+                return [row[:-1] + [-100] * (width - len(row) + 1) for row in rows]
+            """,
+            "it says that I look at the ids",
+        ),
+        (
+            "lambda rows: [row + [2] * (max(map(len, rows)) - len(row)) for row in rows]",
+            "it says that the pads are supervised",
+        ),
+        (
+            """
+            def pad_labels(rows):
+                width = max(map(len, rows))
+                for row in rows:
+                    while len(row) < width:
+                        row.insert(0, -100)
+                return rows
+            """,
+            "it says that my pads are on the left",
+        ),
+        ("lambda rows: [rows[0] + [-100] * (max(map(len, rows)) - len(rows[0]))] + rows[1:]", None),
+    ],
+    "collate": [
+        (
+            """
+            def collate(rows, pad_id):
+                width = max(len(ids) for ids, _ in rows)
+                ids = [ids + [pad_id] * (width - len(ids)) for ids, _ in rows]
+                mask = [[1] * len(row) + [0] * (width - len(row)) for row, _ in rows]
+                labels = [[-100 if token == pad_id else token for token in row] for row in ids]
+                return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+            """,
+            "I have found one bug, is there another?",
+        ),
+        (
+            """
+            def collate(rows, pad_id):
+                width = max(len(ids) for ids, _ in rows)
+                ids = torch.tensor([ids + [pad_id] * (width - len(ids)) for ids, _ in rows])
+                labels = torch.tensor([given + [-100] * (width - len(given)) for _, given in rows])
+                return {"input_ids": ids, "attention_mask": (ids != pad_id).long(), "labels": labels}
+            """,
+            "I have found one bug, is there another?",
+        ),
+        (
+            """
+            def collate(rows, pad_id):
+                width = max(len(ids) for ids, _ in rows)
+                batch = {"input_ids": [], "attention_mask": [], "labels": []}
+                for ids, _ in rows:
+                    pads = width - len(ids)
+                    batch["input_ids"] += [ids + [pad_id] * pads]
+                    batch["attention_mask"] += [[1] * len(ids) + [0] * pads]
+                    batch["labels"] += [ids + [-100] * pads]
+                return batch
+            """,
+            "it says that the prompt is supervised",
+        ),
+        (
+            """
+            def collate(rows, pad_id):
+                width = max(len(ids) for ids, _ in rows)
+                batch = {"input_ids": [], "attention_mask": [], "labels": []}
+                for ids, given in rows:
+                    pads = width - len(ids)
+                    batch["input_ids"] += [ids + [pad_id] * pads]
+                    batch["attention_mask"] += [[1] * len(ids) + [0] * pads]
+                    batch["labels"] += [given + [pad_id] * pads]
+                return batch
+            """,
+            "where does the end of turn get lost?",
+        ),
+        (
+            """
+            def collate(rows, pad_id):
+                width = max(len(ids) for ids, _ in rows)
+                batch = {"input_ids": [], "attention_mask": [], "labels": []}
+                for ids, given in rows:
+                    pads = width - len(ids)
+                    batch["input_ids"] += [ids + [pad_id] * pads]
+                    batch["attention_mask"] += [[1] * len(ids) + [0] * pads]
+                    batch["labels"] += [[-100 if x == pad_id else x for x in given + [pad_id] * pads]]
+                return batch
+            """,
+            "where does the end of turn get lost?",
+        ),
+        (
+            """
+            def collate(rows, pad_id):
+                width = max(len(ids) for ids, _ in rows)
+                ids = torch.tensor([ids + [pad_id] * (width - len(ids)) for ids, _ in rows])
+                labels = torch.tensor([given + [-100] * (width - len(given)) for _, given in rows])
+                return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+            """,
+            "I have found one bug, is there another?",
+        ),
+    ],
+    "packing_mask": [
+        (
+            "lambda lengths: torch.ones(sum(lengths), sum(lengths)).tril().long()",
+            "it says that a sample sees its neighbour",
+        ),
+        (
+            "lambda lengths: torch.block_diag(*[torch.ones(n, n) for n in lengths]).long()",
+            "it says that a position sees the future",
+        ),
+        (
+            "lambda lengths: torch.block_diag(*[torch.ones(n, n).tril(-1) for n in lengths]).long()",
+            "it says that a position sees the future",
+        ),
+        (
+            "lambda lengths: torch.block_diag(*[torch.ones(n, n).triu() for n in lengths]).long()",
+            "which is i, and which is j?",
+        ),
+        ("lambda lengths: [[1, 0, 0], [0, 1, 0], [0, 1, 1]]", None),
+    ],
+    "pack_row": [
+        (
+            """
+            def pack_row(samples):
+                ids = sum(samples, [])
+                positions = [i for s in samples for i in range(len(s))]
+                return {"input_ids": ids, "position_ids": positions, "labels": ids}
+            """,
+            "who predicts the first token of a sample?",
+        ),
+        (
+            """
+            def pack_row(samples):
+                ids = sum(samples, [])
+                labels = sum([s[:-1] + [-100] for s in samples], [])
+                positions = [i for s in samples for i in range(len(s))]
+                return {"input_ids": ids, "position_ids": positions, "labels": labels}
+            """,
+            "who predicts the first token of a sample?",
+        ),
+        (
+            """
+            def pack_row(samples):
+                ids = sum(samples, [])
+                labels = sum([[-100] + s[1:] for s in samples], [])
+                return {"input_ids": ids, "position_ids": list(range(len(ids))), "labels": labels}
+            """,
+            "how would transformers know where a sample begins?",
+        ),
+        (
+            """
+            def pack_row(samples):
+                ids = sum(samples, [])
+                labels = sum([[-100] + s[1:] for s in samples], [])
+                positions = [i + 1 for s in samples for i in range(len(s))]
+                return {"input_ids": ids, "position_ids": positions, "labels": labels}
+            """,
+            "how would transformers know where a sample begins?",
+        ),
+        (
+            """
+            def pack_row(samples):
+                ids = sum(samples, [])
+                labels = sum([s[1:] + [-100] for s in samples], [])
+                positions = [i for s in samples for i in range(len(s))]
+                return {"input_ids": ids, "position_ids": positions, "labels": labels}
+            """,
+            "it says that I have shifted",
+        ),
+    ],
+    "name_the_fault": [
+        (
+            "['labels.end_of_turn', 'labels.never_shifted', 'mask.missing', 'labels.starts_late']",
+            "B: where is the first label?",
+        ),
+        (
+            "['labels.end_cut_off', 'labels.shifted_twice', 'mask.missing', 'labels.starts_late']",
+            "A and D: which token has no label?",
+        ),
+        (
+            "['labels.end_of_turn', 'labels.shifted_twice', 'mask.shows_pads', 'labels.starts_late']",
+            "C: is something wrong with the labels?",
+        ),
+        (
+            "['labels.end_of_turn', 'labels.shifted_twice', 'mask.missing', 'labels.starts_early']",
+            "A and D: which token has no label?",
+        ),
+        (
+            "('labels.starts_late', 'labels.shifted_twice', 'mask.missing', 'labels.end_of_turn')",
+            "A and D: which token has no label?",
+        ),
+    ],
+    "rows_that_moved": [
+        (
+            "lambda before, after, real: [i for i, (b, a) in enumerate(zip(before, after)) if b != a]",
+            "what happens at the pads does not count",
+        ),
+        (
+            """
+            def rows_that_moved(before, after, real):
+                moved = (torch.tensor(before) != torch.tensor(after)) & (torch.tensor(real) == 0)
+                return moved.any(dim=1).nonzero().flatten()
+            """,
+            "what happens at the pads does not count",
+        ),
+        (
+            """
+            def rows_that_moved(before, after, real):
+                real = torch.tensor(real)
+                moved = (torch.tensor(after) * real).sum(dim=1) - (torch.tensor(before) * real).sum(dim=1)
+                return moved.nonzero().flatten()
+            """,
+            "a sum can hide a change",
+        ),
+        (
+            """
+            def rows_that_moved(before, after, real):
+                moved = (torch.tensor(before) != torch.tensor(after)) & (torch.tensor(real) == 1)
+                return (~moved.any(dim=1)).nonzero().flatten()
+            """,
+            "it names the wrong rows",
+        ),
+        ("lambda before, after, real: [1]", None),
+    ],
+    "boundary": [
+        (
+            """
+            def boundary(labels, start, end):
+                if any(label != -100 for label in labels[:start]):
+                    return "starts late"
+                if labels[start] == -100:
+                    return "starts early"
+                return "no end" if labels[end] == -100 else "right"
+            """,
+            "early and late are mixed up",
+        ),
+        (
+            """
+            def boundary(labels, start, end):
+                if labels[start] == -100:
+                    return "starts late"
+                return "no end" if labels[end] == -100 else "right"
+            """,
+            "early and late are mixed up",
+        ),
+        (
+            """
+            def boundary(labels, start, end):
+                learned = [i for i, label in enumerate(labels) if label != -100]
+                if learned[0] < start:
+                    return "starts early"
+                return "starts late" if learned[0] > start else "right"
+            """,
+            "the end has its own label",
+        ),
+        (
+            """
+            def boundary(labels, start, end):
+                if any(label != -100 for label in labels[:start]):
+                    return "starts early"
+                if labels[start] == -100:
+                    return "starts late"
+                return "no end" if labels[-1] == -100 else "right"
+            """,
+            "the end has its own label",
+        ),
+        ("lambda labels, start, end: 'right'", None),
+    ],
+    "step_settings": [
+        (
+            """
+            def step_settings(chats, processes, fitting):
+                batch_size = fitting
+                while chats % batch_size:
+                    batch_size -= 1
+                return batch_size, chats // batch_size
+            """,
+            "a step would have too many chats",
+        ),
+        (
+            "lambda chats, processes, fitting: (fitting, chats // (processes * fitting))",
+            "a step would not have exactly as many chats",
+        ),
+        (
+            """
+            def step_settings(chats, processes, fitting):
+                share, accumulate = chats // processes, 1
+                while accumulate * fitting < share:
+                    accumulate += 1
+                return fitting, accumulate
+            """,
+            "a step would not have exactly as many chats",
+        ),
+        ("lambda chats, processes, fitting: (1, chats // processes)", "how large may the batch be?"),
+        ("lambda chats, processes, fitting: (4, 4)", None),
+    ],
+    "training_bytes": [
+        (
+            "lambda parameters, trained, bytes_a_weight: 4 * 4 * (parameters + trained)",
+            "frozen weights need less",
+        ),
+        (
+            "lambda parameters, trained, bytes_a_weight: parameters * (bytes_a_weight + 12) + 16 * trained",
+            "frozen weights need less",
+        ),
+        (
+            "lambda parameters, trained, bytes_a_weight: parameters * bytes_a_weight + trained * 4",
+            "trained weights need more",
+        ),
+        (
+            "lambda parameters, trained, bytes_a_weight: parameters * bytes_a_weight + trained * (4 + 4)",
+            "trained weights need more",
+        ),
+        (
+            "lambda parameters, trained, bytes_a_weight: (parameters + 4 * trained) * bytes_a_weight",
+            "in how many bytes is an adapter kept?",
+        ),
+        (
+            "lambda parameters, trained, bytes_a_weight: parameters * bytes_a_weight + trained * 3 * 4",
+            "trained weights need more",
+        ),
+    ],
+}

@@ -1,0 +1,172 @@
+"""Check a reader's answer: right, or which known mistake it is and which hint to open.
+
+An answer is a function, or a value where a card asks for one. A function is run on the card's own example
+and on fresh random cases, and compared with a naive loop. When it differs, it is compared with the mistakes
+that readers make. The cards stand in the lessons; what the checker knows about them, in the modules beside.
+"""
+
+import contextlib
+import copy
+import io
+import math
+import random
+import sys
+import textwrap
+import time
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tinylib.exercises import label_cards, padding_cards, pipeline_cards
+from tinylib.exercises.card import Card, Case
+
+EXERCISES: dict[str, Card] = padding_cards.CARDS | label_cards.CARDS | pipeline_cards.CARDS
+SECONDS = 2.0
+"""How long an answer may take for one case."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the checker says of an answer, in one line."""
+
+    status: Literal["right", "wrong", "not answered"]
+    text: str
+
+
+class _TooLong(BaseException):  # no Exception, which the reader's own code might catch
+    pass
+
+
+def check(exercise: str, answer: Any) -> None:
+    """Say in one line whether a reader's answer is right (see `verdict`)."""
+    print(verdict(exercise, answer).text)
+
+
+def verdict(exercise: str, answer: Any) -> Verdict:
+    """Run a reader's answer on the card's example and on fresh random cases, and judge it.
+
+    Args:
+        exercise: The card's name, such as ``"pad_left"``.
+        answer: The reader's function, or the value where the card asks for one.
+
+    Returns:
+        The verdict. Whatever the reader's code does is told in it: errors, and loops without an end.
+
+    Raises:
+        ValueError: There is no exercise of that name.
+    """
+    if exercise not in EXERCISES:
+        raise ValueError(f"No exercise {exercise!r}; there are {', '.join(sorted(EXERCISES))}.")
+    card = EXERCISES[exercise]
+    if answer is None or answer is ...:
+        return Verdict("not answered", "Not answered yet.")
+    if not card.example:
+        return _judge_value(card, answer)
+    if not callable(answer):
+        return _wrong(f"give the function itself: exercises.check({exercise!r}, {exercise})")
+    return _judge_function(exercise, card, answer)
+
+
+def _judge_value(card: Card, answer: Any) -> Verdict:
+    given = _plain(answer)
+    if _same(given, card.answer):
+        return Verdict("right", "✓ Right.")
+    for mistake in card.mistakes:
+        if _same(given, mistake.answer):
+            return _wrong(f"{mistake.says} Open the hint “{mistake.hint}”.")
+    if type(given) is not type(card.answer):
+        return _wrong(f"the answer is a {type(card.answer).__name__}, yours is {_short(given)}")
+    return _wrong(f"it is not {_short(given)}. Open the first hint.")
+
+
+def _judge_function(exercise: str, card: Card, answer: Any) -> Verdict:
+    cases = [card.example, *card.cases(random.Random())]
+    given = []
+    try:
+        for case in cases:
+            # The reader's own prints are worth reading once, for the example.
+            with contextlib.redirect_stdout(io.StringIO() if given else sys.stdout), _stopped_after(SECONDS):
+                given.append(_plain(answer(*copy.deepcopy(case))))
+    except _TooLong:
+        seconds = f"{SECONDS:.0f} seconds"
+        return Verdict("wrong", f"✗ On {_call(exercise, case)} your code did not end within {seconds}.")
+    except (Exception, SystemExit) as error:  # the reader's code may raise anything
+        told = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" …")
+        return Verdict("wrong", f"✗ On {_call(exercise, case)} your code raised {told}")
+    if all(result in (None, ...) for result in given):
+        return Verdict("not answered", "Not answered yet.")
+    if card.given and _same(given, _results(card.given, cases)):
+        return Verdict("not answered", "Not answered yet: this is the script as it was.")
+    expected = _results(card.answer, cases)
+    if _same(given, expected):
+        return Verdict("right", f"✓ Right, on the example and {len(cases) - 1} fresh cases.")
+    for mistake in card.mistakes:
+        if _same(given, _results(mistake.answer, cases)):
+            return _wrong(f"{mistake.says} Open the hint “{mistake.hint}”.")
+    if all(_same(result, given[0]) for result in given):
+        return _wrong(f"your answer is always {_short(given[0])}. It has to follow from the arguments.")
+    i = next(i for i in range(len(cases)) if not _same(given[i], expected[i]))
+    first = "the example is right, but " if i else ""
+    return _wrong(
+        f"{first}{_call(exercise, cases[i])} should be {_short(expected[i])}, yours gives {_short(given[i])}"
+    )
+
+
+def _wrong(text: str) -> Verdict:
+    return Verdict("wrong", f"✗ Not yet: {text}")
+
+
+def _results(function: Any, cases: list[Case]) -> list[Any]:
+    return [_plain(function(*copy.deepcopy(case))) for case in cases]
+
+
+@contextlib.contextmanager
+def _stopped_after(seconds: float) -> Iterator[None]:
+    """Raise `_TooLong` at the next line of Python that runs after ``seconds``, on every system."""
+    end = time.monotonic() + seconds
+
+    def watch(frame: types.FrameType, event: str, arg: Any) -> Any:
+        if time.monotonic() > end:
+            raise _TooLong
+        # A call into a library is watched as a whole: line by line it would take ten times as long.
+        return None if "site-packages" in frame.f_code.co_filename else watch
+
+    before = sys.gettrace()
+    sys.settrace(watch)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def _plain(value: Any) -> Any:
+    """Turn tensors, arrays, tuples and dict-like batches into lists and dicts that compare by value."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or value is ... or isinstance(value, bool | int | float | str | set):
+        return value
+    return f"<{type(value).__name__}>"
+
+
+def _same(given: Any, expected: Any) -> bool:
+    """Compare two plain values; floats may differ by what float32 rounds."""
+    if isinstance(given, list) and isinstance(expected, list):
+        return len(given) == len(expected) and all(map(_same, given, expected))
+    if isinstance(given, dict) and isinstance(expected, dict):
+        return given.keys() == expected.keys() and all(_same(given[key], expected[key]) for key in given)
+    if isinstance(given, float) and isinstance(expected, int | float):
+        return math.isclose(given, expected, rel_tol=1e-5, abs_tol=1e-6)
+    return type(given) in (type(expected), bool, int) and given == expected
+
+
+def _short(value: Any) -> str:
+    return textwrap.shorten(repr(value), 120, placeholder=" …")
+
+
+def _call(exercise: str, case: Case) -> str:
+    return f"{exercise}({', '.join(map(_short, case))})"

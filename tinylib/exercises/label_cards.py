@@ -1,0 +1,386 @@
+"""The cards of lessons 03 to 05: labels, who shifts them, and the end of a turn."""
+
+import itertools
+import random
+from collections.abc import Callable
+
+from tinylib.exercises.card import Card, Case, Mistake, Row, forty
+from tinylib.exercises.padding_cards import Rows, draw_rows, pads_per_row
+
+Turns = list[tuple[Row, Row]]
+Batch = dict[str, Rows]
+EOS = 2
+"""The end of turn in all of these cards, and where something is padded, the pad too."""
+
+# The row of the card "read the grid": position 4 writes the header of the answer, 8 is its end, 9 a pad.
+IDS = [1, 10, 11, EOS, 12, 21, 22, 23, EOS, EOS]
+LABELS = [-100] * 5 + IDS[5:9] + [-100]
+
+
+def _changed(changes: dict[int, int]) -> Row:
+    return [changes.get(i, label) for i, label in enumerate(LABELS)]
+
+
+def _targets(ids: Row, prompt_length: int) -> Row:
+    said = []
+    for i in range(len(ids)):
+        following = i + 1
+        learned = prompt_length <= following < len(ids)
+        said.append(ids[following] if learned else -100)
+    return said
+
+
+def _loss_shifts(continued: Row, data_shifts: bool) -> bool:
+    return continued[0] - 5 - int(data_shifts) == 1
+
+
+def _counted(generator: random.Random) -> list[Case]:
+    starts = [(step, data_shifts) for data_shifts in (True, False) for step in (data_shifts, data_shifts + 1)]
+    return [([5 + step * n for n in (1, 2, 3)], data_shifts) for step, data_shifts in starts]
+
+
+def _turns(generator: random.Random) -> Turns:
+    # An answer ends with the end of turn, which occurs in what was read as well.
+    def words(least: int) -> Row:
+        return [generator.randint(5, 8) for _ in range(generator.randint(least, 3))]
+
+    count = generator.randint(2, 4)
+    return [([*words(1), EOS, *words(1)], [*words(1), EOS]) for _ in range(count)]
+
+
+def _labels_of_turns(turns: Turns, learned: Callable[[Row, Row, int], Row]) -> Row:
+    labels = []
+    for i, (read, said) in enumerate(turns):
+        labels += learned(read, said, i)
+    return labels
+
+
+def _turn_labels(turns: Turns) -> Row:
+    return _labels_of_turns(turns, lambda read, said, i: [-100] * len(read) + said)
+
+
+def _whole_turns(turns: Turns, limit: int) -> int:
+    used = 0
+    for i, (read, said) in enumerate(turns):
+        used += len(read) + len(said)
+        if used > limit:
+            return i
+    return len(turns)
+
+
+def _whole_turns_by(lengths: list[int], limit: int) -> int:
+    return sum(total <= limit for total in itertools.accumulate(lengths))
+
+
+def _limited(generator: random.Random) -> Case:
+    turns = _turns(generator)
+    totals = list(itertools.accumulate(len(read) + len(said) for read, said in turns))
+    return turns, generator.choice(totals) + generator.choice([-1, 0, 0, 1, 2])
+
+
+def _micro_batches(generator: random.Random) -> Case:
+    counts = [generator.randint(1, 30) for _ in range(generator.randint(2, 4))]
+    counts[0] = max(counts) + 5  # never all equal
+    return [generator.randint(1, 40) / 8 for _ in counts], counts
+
+
+def _step_loss(losses: list[float], counts: Row) -> float:
+    total = 0.0
+    for loss, count in zip(losses, counts):
+        total += loss * count
+    return total / sum(counts)
+
+
+def _labels_by_length(rows: Rows) -> Rows:
+    return [row + [-100] * count for row, count in zip(rows, pads_per_row(rows))]
+
+
+def _collate(rows: list[tuple[Row, Row]], pad_id: int, *, mask: str, labels: str) -> Batch:
+    counts = pads_per_row([ids for ids, _ in rows])
+    batch = {"input_ids": [], "attention_mask": [], "labels": []}
+    for (ids, given), count in zip(rows, counts):
+        padded = ids + [pad_id] * count
+        masks = {
+            "lengths": [1] * len(ids) + [0] * count,
+            "ids": [int(token != pad_id) for token in padded],
+            "ones": [1] * len(padded),
+        }
+        learned = {
+            "given": given + [-100] * count,
+            "all": ids + [-100] * count,
+            "ids": [-100 if token == pad_id else token for token in padded],
+            "from ids": [-100 if label == pad_id else label for label in given] + [-100] * count,
+            "pads": given + [pad_id] * count,
+        }
+        batch["input_ids"].append(padded)
+        batch["attention_mask"].append(masks[mask])
+        batch["labels"].append(learned[labels])
+    return batch
+
+
+def _collated_by(mask: str, labels: str) -> Callable[..., Batch]:
+    return lambda rows, pad_id: _collate(rows, pad_id, mask=mask, labels=labels)
+
+
+def _examples(generator: random.Random) -> Case:
+    turns = [_turns(generator)[0] for _ in range(generator.randint(2, 3))]
+    turns.append(([5, EOS, 6, 7], [8, 8, 8, 7, EOS]))  # the longest: the others are padded
+    return [(read + said, [-100] * len(read) + said) for read, said in turns], EOS
+
+
+CARDS = {
+    "read_the_grid": Card(
+        LABELS,
+        (
+            Mistake([*LABELS[1:], -100], "you have shifted; the loss will do it again.", "who shifts here?"),
+            Mistake(
+                [*IDS[:9], -100], "you supervise the prompt as well.", "where do the model's words begin?"
+            ),
+            Mistake(
+                _changed({4: 12}),
+                "the header of the answer is given to the model, too.",
+                "where do the model's words begin?",
+            ),
+            Mistake(
+                _changed({5: -100}),
+                "the first token of the answer is missing.",
+                "where do the model's words begin?",
+            ),
+            Mistake(
+                _changed({8: -100}),
+                "a model with these labels never learns to stop.",
+                "there are three </s>, which of them counts?",
+            ),
+            Mistake(
+                _changed({9: EOS}), "you supervise the pad.", "there are three </s>, which of them counts?"
+            ),
+            Mistake(
+                _changed({3: EOS}),
+                "the user's end of turn is not the model's to say.",
+                "there are three </s>, which of them counts?",
+            ),
+        ),
+    ),
+    "targets": Card(
+        _targets,
+        (
+            Mistake(
+                lambda ids, n: [-100] * n + ids[n:],
+                "these are labels for a loss that shifts: position i holds token i itself.",
+                "it says that I have shifted twice, or not at all",
+            ),
+            Mistake(
+                lambda ids, n: [*_targets(ids, n)[1:], -100],
+                "you have shifted twice.",
+                "it says that I have shifted twice, or not at all",
+            ),
+            Mistake(
+                lambda ids, n: [*ids[1:], -100],
+                "you supervise the prompt as well.",
+                "it says that I supervise the prompt",
+            ),
+            Mistake(
+                lambda ids, n: [-100] * n + [*ids[n + 1 :], -100],
+                "nobody learns the first token of the answer.",
+                "my first answer token is missing",
+            ),
+            Mistake(
+                lambda ids, n: [*_targets(ids, n)[:-2], -100, -100],
+                "the end of turn is not learned.",
+                "the end is missing",
+            ),
+        ),
+        example=([11, 12, 21, 22, EOS], 2),
+        cases=forty(
+            lambda generator: (
+                [generator.randint(5, 9) for _ in range(7)] + [EOS],
+                generator.randint(2, 5),
+            )
+        ),
+    ),
+    "loss_shifts": Card(
+        _loss_shifts,
+        (
+            Mistake(
+                lambda continued, data_shifts: not _loss_shifts(continued, data_shifts),
+                "the other way round: the two offsets add up to the step.",
+                "I do not know where to start",
+            ),
+            Mistake(
+                lambda continued, data_shifts: not data_shifts,
+                "that would be so if all were well. Look at the numbers too.",
+                "must not one of them shift?",
+            ),
+            Mistake(
+                lambda continued, data_shifts: continued[0] - 5 == 1,
+                "that says whether the training was right, not what the loss does.",
+                "I know whether it was right. And now?",
+            ),
+        ),
+        example=([7, 9, 11], True),
+        cases=_counted,
+    ),
+    "turn_labels": Card(
+        _turn_labels,
+        (
+            Mistake(
+                lambda turns: _labels_of_turns(turns, lambda read, said, i: read + said),
+                "you supervise the prompts as well.",
+                "it says that I supervise what was read",
+            ),
+            Mistake(
+                lambda turns: _labels_of_turns(
+                    turns,
+                    lambda read, said, i: (
+                        [-100] * len(read + said[: (i < len(turns) - 1) * len(said)])
+                        + said * (i == len(turns) - 1)
+                    ),
+                ),
+                "only the last answer is learned; the earlier ones are the model's words too.",
+                "it says that only the last answer is learned",
+            ),
+            Mistake(
+                lambda turns: _labels_of_turns(
+                    turns, lambda read, said, i: [-100] * len(read) + said[:-1] + [-100]
+                ),
+                "the ends of turn are not learned: this model would never stop.",
+                "which ends of turn are learned?",
+            ),
+            Mistake(
+                lambda turns: _labels_of_turns(
+                    turns, lambda read, said, i: [t if t == EOS else -100 for t in read] + said
+                ),
+                "the user's ends of turn are not the model's to say.",
+                "which ends of turn are learned?",
+            ),
+            Mistake(
+                lambda turns: [*_turn_labels(turns)[1:], -100],
+                "you have shifted; transformers' loss will do it again.",
+                "it says that I have shifted",
+            ),
+        ),
+        example=([([5, 6], [7, EOS]), ([5], [8, EOS])],),
+        cases=forty(lambda generator: (_turns(generator),)),
+    ),
+    "step_loss": Card(
+        _step_loss,
+        (
+            Mistake(
+                lambda losses, counts: sum(losses) / len(losses),
+                "that is the mean of the means: a short micro-batch counts as much as a long one.",
+                "it says mean of the means",
+            ),
+            Mistake(
+                lambda losses, counts: sum(loss * n for loss, n in zip(losses, counts)),
+                "that is the sum over all tokens.",
+                "my loss is far too large, or far too small",
+            ),
+            Mistake(
+                lambda losses, counts: sum(losses) / sum(counts),
+                "you add up means as if they were sums.",
+                "my loss is far too large, or far too small",
+            ),
+            Mistake(
+                lambda losses, counts: losses[0],
+                "that is the first micro-batch only.",
+                "it says mean of the means",
+            ),
+        ),
+        example=([1.0, 2.0], [30, 10]),
+        cases=forty(_micro_batches),
+    ),
+    "whole_turns": Card(
+        _whole_turns,
+        (
+            Mistake(
+                lambda turns, limit: _whole_turns_by([len(r) + len(s) for r, s in turns], limit - 1),
+                "a turn that fits exactly does fit.",
+                "I am one off",
+            ),
+            Mistake(
+                lambda turns, limit: min(
+                    len(turns), _whole_turns_by([len(r) + len(s) for r, s in turns], limit) + 1
+                ),
+                "the last one that you count is cut, and with it its end of turn.",
+                "I am one off",
+            ),
+            Mistake(
+                lambda turns, limit: _whole_turns_by([len(said) for _, said in turns], limit),
+                "what was read takes room as well.",
+                "I keep too many turns",
+            ),
+            Mistake(
+                lambda turns, limit: sum(len(read) + len(said) <= limit for read, said in turns),
+                "each of these fits alone, not all of them together.",
+                "I keep too many turns",
+            ),
+        ),
+        example=([([5, 6], [7, EOS]), ([5], [8, EOS])], 6),
+        cases=forty(_limited),
+    ),
+    "pad_labels": Card(
+        _labels_by_length,
+        (
+            Mistake(
+                lambda rows: [[-100 if t == EOS else t for t in row] for row in _labels_by_length(rows)],
+                "you look at the ids, so real ends of turn are ignored too.",
+                "it says that I look at the ids",
+            ),
+            Mistake(
+                lambda rows: [row + [EOS] * n for row, n in zip(rows, pads_per_row(rows))],
+                "the pads are supervised: the model would learn to say pads.",
+                "it says that the pads are supervised",
+            ),
+            Mistake(
+                lambda rows: [[-100] * n + row for row, n in zip(rows, pads_per_row(rows))],
+                "your pads are on the left; the ids of this card have them on the right.",
+                "it says that my pads are on the left",
+            ),
+            Mistake(
+                lambda rows: [row[:-1] + [-100] * (n + 1) for row, n in zip(rows, pads_per_row(rows))],
+                "the last token of each answer is lost: it is the one that says stop.",
+                "it says that I look at the ids",
+            ),
+        ),
+        example=([[7, EOS], [5, 6, 7, EOS]],),
+        cases=forty(lambda generator: (draw_rows(generator),)),
+    ),
+    "collate": Card(
+        _collated_by("lengths", "given"),
+        (
+            Mistake(
+                _collated_by("lengths", "ids"),
+                "the mask is mended. Look at the labels.",
+                "I have found one bug, is there another?",
+            ),
+            Mistake(
+                _collated_by("ids", "given"),
+                "the labels are mended. Look at the mask.",
+                "I have found one bug, is there another?",
+            ),
+            Mistake(
+                _collated_by("lengths", "all"),
+                "now the prompt is supervised: the labels that came with the row are not used.",
+                "it says that the prompt is supervised",
+            ),
+            Mistake(
+                _collated_by("lengths", "from ids"),
+                "the labels still look for the pad id, and find real ends of turn.",
+                "where does the end of turn get lost?",
+            ),
+            Mistake(
+                _collated_by("lengths", "pads"),
+                "the pads are supervised.",
+                "where does the end of turn get lost?",
+            ),
+            Mistake(
+                _collated_by("ones", "given"),
+                "the mask shows the pads.",
+                "I have found one bug, is there another?",
+            ),
+        ),
+        example=([([5, EOS, 6, 7, EOS], [-100, -100, -100, 7, EOS]), ([5, 8, EOS], [-100, 8, EOS])], EOS),
+        cases=forty(_examples),
+        given=_collated_by("ids", "ids"),
+    ),
+}
