@@ -28,7 +28,7 @@ BUILD = ROOT / "build"
 README_FIGURE = "readme-figure"
 """The tag of the cell whose figure the README shows, and the name of the file that it shows."""
 LIVE = "application/vnd.jupyter.widget-view+json"
-"""The type of an output that lives only as long as its kernel: a progress bar."""
+"""The type of an output that lives only as long as its kernel: a progress bar, or the playground's controls."""
 
 # Figures get their alt text, which they carry as text/plain. Nothing is loaded from the network, and
 # a narrow screen scrolls a grid sideways instead of breaking its lines.
@@ -134,6 +134,9 @@ def to_html(notebook: NotebookNode, title: str) -> str:
     """Render an executed lesson as one self-contained page."""
     for cell in notebook.cells:
         if "outputs" in cell:
+            for output in cell.outputs:
+                if "image/png" in output.get("data", {}):
+                    output.data.pop(LIVE, None)  # the still picture of something live
             cell.outputs = [output for output in cell.outputs if LIVE not in output.get("data", {})]
     exporter = HTMLExporter(template_file="page.html.j2", extra_loaders=[DictLoader({"page.html.j2": PAGE})])
     body, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})

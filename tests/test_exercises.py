@@ -336,7 +336,7 @@ def test_a_tracer_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_unknown_exercise_is_refused() -> None:
-    with pytest.raises(ValueError, match="No exercise 'nothing'; there are attention_weights, boundary, "):
+    with pytest.raises(ValueError, match="No exercise 'nothing'; there are boundary, collate, "):
         exercises.check("nothing", print)
 
 

@@ -93,7 +93,7 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
         ("lambda rows, pad_id: ([[2, 2, 5, 2], [7, 8, 9, 5]], [[0, 0, 1, 1], [1, 1, 1, 1]])", None),
         ("lambda rows, pad_id: rows", None),
     ],
-    "attention_weights": [
+    "masked_softmax": [
         ("lambda scores, mask: torch.tensor(scores).softmax(-1)", "my pads still get a weight"),
         (
             "lambda scores, mask: (torch.tensor(scores) * torch.tensor(mask)).softmax(-1)",

@@ -61,7 +61,7 @@ def _with_mask(make_mask: Callable[[Row, Row, int], Row]) -> Callable[..., tuple
     return mistake
 
 
-def _attention_weights(scores: list[float], mask: Row) -> list[float]:
+def _masked_softmax(scores: list[float], mask: Row) -> list[float]:
     total = 0.0
     for score, allowed in zip(scores, mask):
         if allowed:
@@ -222,30 +222,26 @@ CARDS = {
         example=([[5, 2], [7, 8, 9, 5]], 2),
         cases=forty(lambda generator: (draw_rows(generator), 2)),
     ),
-    "attention_weights": Card(
-        _attention_weights,
+    "masked_softmax": Card(
+        _masked_softmax,
         (
             Mistake(
-                lambda scores, mask: _attention_weights(scores, [1] * len(mask)),
+                lambda scores, mask: _masked_softmax(scores, [1] * len(mask)),
                 "you do not use the mask: the pads get a share.",
                 "my pads still get a weight",
             ),
             Mistake(
-                lambda scores, mask: _attention_weights(
-                    [s * m for s, m in zip(scores, mask)], [1] * len(mask)
-                ),
+                lambda scores, mask: _masked_softmax([s * m for s, m in zip(scores, mask)], [1] * len(mask)),
                 "a score of 0 is no zero weight: exp(0) is 1.",
                 "my pads still get a weight",
             ),
             Mistake(
-                lambda scores, mask: [
-                    w * m for w, m in zip(_attention_weights(scores, [1] * len(mask)), mask)
-                ],
+                lambda scores, mask: [w * m for w, m in zip(_masked_softmax(scores, [1] * len(mask)), mask)],
                 "the pads are out, but they have taken their share with them.",
                 "my weights do not add up to 1",
             ),
             Mistake(
-                lambda scores, mask: _attention_weights(scores, [1 - m for m in mask]),
+                lambda scores, mask: _masked_softmax(scores, [1 - m for m in mask]),
                 "you hide what is real, and keep the pads.",
                 "I hide the wrong ones",
             ),

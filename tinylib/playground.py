@@ -1,0 +1,119 @@
+"""A playground for lesson 02: move pads, mask and side, and see the answer, the grid and the attention.
+
+Live where a notebook has widgets; elsewhere (a page, a test) its still picture stands in.
+"""
+
+import base64
+import html
+from typing import Any
+
+import ipywidgets
+import matplotlib.pyplot as plt
+import torch
+from IPython.display import display
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tinylib import show
+from tinylib.chat import prompt_rows
+from tinylib.generate import continue_batch
+from tinylib.padding import pad
+
+MOST = {"pads": 8, "text": 20}
+"""How many tokens of each kind the figure shows; the attention to those between is summed up in one bar."""
+
+
+def playground(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str = "What is the capital of France?",
+    pads: int = 5,
+) -> None:
+    """Show the controls and, below them, what the model does with this prompt and these pads.
+
+    Args:
+        model: A causal chat model in eval mode, of which one can get attention weights (``eager``).
+        tokenizer: Its tokenizer.
+        prompt: What the text box begins with.
+        pads: What the slider begins with; without a mask, on the left.
+    """
+    controls = {
+        "prompt": ipywidgets.Text(prompt, description="prompt", continuous_update=False),
+        "pads": ipywidgets.IntSlider(pads, 0, 64, description="pads", continuous_update=False),
+        "mask": ipywidgets.Checkbox(False, description="attention mask"),
+        "side": ipywidgets.ToggleButtons(options=["left", "right"], description="side"),
+    }
+    below = ipywidgets.HTML()
+
+    def look(*_: Any) -> dict[str, bytes | str]:
+        text, picture = scene(model, tokenizer, **{name: control.value for name, control in controls.items()})
+        drawn = base64.b64encode(picture.png).decode()
+        below.value = (
+            f'<pre style="overflow-x: auto">{html.escape(text)}</pre>'
+            f'<img style="max-width: 100%" alt="{html.escape(picture.alt)}" '
+            f'src="data:image/png;base64,{drawn}">'
+        )
+        return picture._repr_mimebundle_()
+
+    still = look()
+    for control in controls.values():
+        control.observe(look, "value")
+    display(ipywidgets.VBox([*controls.values(), below])._repr_mimebundle_() | still, raw=True)
+
+
+def scene(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, pads: int, mask: bool, side: str
+) -> tuple[str, show.Picture]:
+    """Let the model answer a padded prompt: answer and token grid as text, the attention as a figure."""
+    row = prompt_rows(tokenizer, [prompt])[0]
+    batch = pad(
+        [row, [0] * (len(row) + pads)], tokenizer.pad_token_id, side
+    )  # a neighbour with that many more
+    inputs = {name: tensor[:1].to(model.device) for name, tensor in batch.items()}
+    grid = show.token_grid(tokenizer, inputs if mask else {"input_ids": inputs["input_ids"]}, columns=14)
+    if not mask:
+        del inputs["attention_mask"]
+    before = model.config._attn_implementation
+    with show.library_warnings(), torch.no_grad():
+        new = continue_batch(model, max_new_tokens=20, **inputs)[0]
+        model.set_attn_implementation("eager")  # the one that can show its weights
+        attentions = model(**inputs, output_attentions=True).attentions
+        model.set_attn_implementation(before)
+    answer = tokenizer.decode(new, skip_special_tokens=True).replace("\n", " ").strip() or "(nothing)"
+    weights = torch.stack(attentions)[:, 0, :, -1].float().mean(dim=(0, 1)).tolist()
+    tokens = show.token_strings(tokenizer, inputs["input_ids"][0])
+    setting = f"{pads} pads on the {side}, {'with the mask' if mask else 'no mask'}"
+    text = f"{setting}\n\nanswer │ {answer}\n\n{grid}"
+    seen = list(zip(tokens, weights))
+    parts = [("pads", seen[:pads]), ("text", seen[pads:])]
+    if side == "right":
+        parts = [("text", seen[: len(row)]), ("pads", seen[len(row) :])]
+    return text, _strip(setting, answer, parts)
+
+
+def _strip(setting: str, answer: str, parts: list[tuple[str, list[tuple[str, float]]]]) -> show.Picture:
+    """Draw one bar for each token, pads orange: how much the last token looks at it."""
+    figure, axes = plt.subplots(figsize=(7.2, 3.4), layout="constrained")
+    names = []
+    for kind, tokens in parts:
+        half = MOST[kind] // 2
+        if len(tokens) > MOST[kind] + 1:
+            between = tokens[half:-half]
+            left_out = (
+                f"… {len(between)} {'pads' if kind == 'pads' else 'more'}",
+                sum(w for _, w in between),
+            )
+            tokens = [*tokens[:half], left_out, *tokens[-half:]]
+        places = range(len(names), len(names) + len(tokens))
+        axes.bar(places, [weight for _, weight in tokens], color=show.COLOURS[kind == "pads"])
+        names += [token for token, _ in tokens]
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+    axes.set(ylabel="attention of the last token")
+    axes.set_title(f"{setting} (pads orange)\n“{answer}”", loc="left", fontsize=10, wrap=True)
+    axes.set_ylim(0, max(0.25, axes.get_ylim()[1]))
+    axes.spines[["top", "right"]].set_visible(False)
+    on_pads = sum(weight for kind, tokens in parts for _, weight in tokens if kind == "pads")
+    return show.Picture(
+        figure,
+        f"{setting}: the model answers “{answer}”. Bars, one for each token: the last token spends "
+        f"{on_pads:.0%} of its attention on the pads. A still picture; run the cell for the live one.",
+    )
