@@ -1,4 +1,5 @@
-# `make run` reads the course as pages, `make lab` works through it, `make test` checks all of it.
+# `make run` reads the course as pages, `make lab` works through it, `make book` builds its site,
+# `make test` checks all of it.
 
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +7,7 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 READY := $(VENV)/ready
 PYTEST := $(BIN)/python -m pytest --nbval --nbval-current-env
 
-.PHONY: run lab test test-portable notebooks bench clean
+.PHONY: run lab book test test-portable notebooks bench clean
 
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'The course needs Python 3.11 or newer; this is ' + sys.version.split()[0] + '. Try: make PYTHON=python3.12 ...')"
@@ -25,6 +26,11 @@ run: model
 
 lab: model
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+# The lessons' stored outputs are shown, and nothing is run.
+book: $(READY)
+	@$(BIN)/python -m sphinx -W --keep-going --quiet -d build/doctrees book build/book
+	@echo "open build/book/index.html"
 
 # The stored outputs are those of the shipped model on a CPU.
 test test-portable notebooks bench: export TINYLIB_MODEL =
@@ -47,4 +53,4 @@ bench: model
 	@$(BIN)/python benchmarks/speed.py
 
 clean:
-	rm -rf $(VENV) build
+	rm -rf $(VENV) build book/notebooks

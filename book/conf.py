@@ -1,0 +1,52 @@
+"""Sphinx's settings for the book. ``make book`` builds it from the lessons' stored outputs."""
+
+import sys
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+BOOK = Path(__file__).resolve().parent
+sys.path[:0] = [str(BOOK), str(BOOK.parent / "notebooks")]
+import sources  # noqa: E402
+
+project = html_title = "Silent bugs of fine-tuning"
+language = "en"
+smartquotes = False  # the auditor's texts have code in them
+extensions = ["myst_nb"]
+nb_execution_mode = "off"  # the stored outputs are shown, and nbval tests them
+
+# The address of the repository, without a slash at its end. With it, links to the code lead there.
+REPOSITORY = ""
+
+myst_enable_extensions = ["substitution"]
+myst_heading_anchors = 3
+# Markdown that is made while the book is built; a page shows it with {{ name }}.
+myst_substitutions = {
+    "rule_card": sources.chapter("02_fix_with_masks", "Rule card"),
+    "who_shifts_where": sources.chapter("03_label_misalignment", "Who shifts where?"),
+    "minutes": sources.minutes_table(),
+    "questions": sources.questions_tables(),
+    "faults": sources.fault_list(),
+}
+
+html_theme = "sphinx_book_theme"
+html_context = {"default_mode": "auto"}  # light or dark as the machine has it, until somebody presses
+html_theme_options = {
+    "show_toc_level": 2,
+    "use_download_button": False,
+    "use_fullscreen_button": False,
+    "navbar_persistent": [],  # the search field is at the head of the menu already
+    # Buttons that open a lesson in Colab or Binder belong here, as "launch_buttons", with "repository_url";
+    # a lesson's path in the book is its path in the repository.
+}
+html_favicon = "static/icon.svg"
+html_static_path = ["static"]
+html_css_files = ["book.css"]
+html_copy_source = False
+html_show_search_summary = False  # it would be fetched, which no browser does for a page from a disk
+html_show_copyright = html_show_sphinx = False
+
+
+def setup(app: Sphinx) -> None:
+    """Copy the lessons before Sphinx looks for its pages."""
+    app.connect("builder-inited", lambda app: sources.copy_lessons(REPOSITORY))

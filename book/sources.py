@@ -1,0 +1,115 @@
+"""What the book takes from the rest of the repository, so that nothing is written twice.
+
+The lessons, a chapter or the misconceptions of a lesson, and the auditor's faults, each as Markdown.
+"""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import course  # notebooks/course.py
+import nbformat
+
+BOOK = Path(__file__).resolve().parent
+ROOT = BOOK.parent
+LESSONS = BOOK / course.NOTEBOOKS.name
+"""The book's copies have the notebooks' own paths, so that every link to a notebook holds in both places."""
+TO_THE_REPOSITORY = re.compile(r"\[([^]]+)\]\(\.\./([^)]+)\)")
+MISCONCEPTION = re.compile(r'^- \*"(.+?)"\* (.+)$', flags=re.MULTILINE)
+
+
+def copy_lessons(repository: str) -> None:
+    """Put a copy of each lesson where Sphinx looks for it, with its figures' alt text as myst-nb takes it.
+
+    Args:
+        repository: Where links to the code lead; if it is empty, their words stay without a link.
+    """
+    LESSONS.mkdir(exist_ok=True)
+    for path in course.lessons():
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                link = rf"[\1]({repository}/blob/main/\2)" if repository else r"\1"
+                cell.source = TO_THE_REPOSITORY.sub(link, cell.source)
+                continue
+            # Of a progress bar only the text before its first step is stored; it says nothing here.
+            cell.outputs = [o for o in cell.outputs if set(o.get("data", {})) != {"text/plain"}]
+            for output in cell.outputs:
+                if "image/png" in output.get("data", {}):
+                    alt = output.data["text/plain"]
+                    cell.metadata["mystnb"] = {"image": {"alt": alt}}
+        text = nbformat.writes(notebook)
+        copy = LESSONS / path.name
+        if not copy.is_file() or copy.read_text(encoding="utf-8") != text:  # else Sphinx would read it anew
+            copy.write_text(text, encoding="utf-8")
+
+
+def markdown_of(path: Path) -> str:
+    """Return all Markdown cells of a notebook as one text."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def chapter(lesson: str, heading: str) -> str:
+    """Return what a lesson says under a heading of the second level, without the heading."""
+    text = markdown_of(course.NOTEBOOKS / f"{lesson}.ipynb")
+    return re.split(r"^## ", text.split(f"## {heading}\n", 1)[1], flags=re.MULTILINE)[0]
+
+
+def link(path: Path) -> str:
+    """Return a link to a lesson, with its title as words."""
+    title, _ = course.title_and_aim(nbformat.read(path, as_version=4))
+    return f"[{title}]({LESSONS.name}/{path.name})"
+
+
+def minutes_table() -> str:
+    """Return the lessons with their minutes, and what they build on, as their own heads say it."""
+    lines = ["| lesson | minutes | before it |", "|---|---|---|"]
+    total = 0
+    for path in course.lessons():
+        _, aim = course.title_and_aim(nbformat.read(path, as_version=4))
+        minutes, before = re.fullmatch(r"(\d+) minutes · before this: (.+)", aim).groups()
+        lines.append(f"| {link(path)} | {minutes} | {before} |")
+        total += int(minutes)
+    return "\n".join([*lines, f"| all of them | {total} | |"])
+
+
+def misconceptions(path: Path) -> dict[str, str]:
+    """Return the misconceptions that a lesson has met, each with its reply."""
+    return dict(MISCONCEPTION.findall(markdown_of(path).split("**Misconceptions met**")[1]))
+
+
+def questions_tables() -> str:
+    """Return for each lesson its misconceptions, the question that exposes each, and the lesson's reply.
+
+    Raises:
+        ValueError: A misconception has no question in ``questions.toml``, or a question no misconception.
+    """
+    questions = tomllib.loads((BOOK / "questions.toml").read_text(encoding="utf-8"))
+    met = {path: misconceptions(path) for path in course.lessons()}
+    if odd := {said for found in met.values() for said in found} ^ set(questions):
+        raise ValueError(f"in a lesson or in questions.toml, but not in both: {sorted(odd)}")
+    lines = []
+    for path, found in met.items():
+        lines += [f"### {link(path)}", "", "| they think | ask | the lesson's reply |", "|---|---|---|"]
+        cells = [(said, questions[said], reply) for said, reply in found.items()]
+        lines += ["| " + " | ".join(text.replace("|", r"\|") for text in row) + " |" for row in cells] + [""]
+    return "\n".join(lines)
+
+
+def faults() -> dict[str, dict[str, str]]:
+    """Return all that the auditor can find, by its code."""
+    return tomllib.loads((ROOT / "tinylib" / "audit" / "faults.toml").read_text(encoding="utf-8"))
+
+
+def fault_list() -> str:
+    """Return each of the auditor's faults under a heading of its own, with a target of the code's name."""
+    by_number = {path.name[:2]: path for path in course.lessons()}
+    lines = []
+    for code, fault in faults().items():
+        lesson = by_number[re.match(r"lesson (\d\d)", fault["lesson"])[1]]
+        lines += [f"({code})=", f"### {fault['what'].rstrip('.')}", "", f"`{code}`", ""]
+        lines += [f"- **{name.capitalize()}:** {fault[name]}" for name in ("symptom", "cause", "fix")]
+        lines += [f"- **Lesson:** {link(lesson)}", ""]
+    return "\n".join(lines)
