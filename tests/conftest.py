@@ -1,7 +1,10 @@
-"""Models for the tests: the shipped one, a TinyLlama-shaped one and a GPT-2, the last two random."""
+"""For the tests: the shipped model, a TinyLlama-shaped one and a GPT-2, the last two random; and a browser."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,3 +48,24 @@ def gpt2() -> PreTrainedModel:
         bos_token_id=1, eos_token_id=2, pad_token_id=2,
     )  # fmt: skip
     return GPT2LMHeadModel(config).eval()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium without a window. While it is open, no other event loop can run here: hence for one module."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="a real browser is driven by playwright")
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.skip("there is no chromium here, nor a chrome")
+    quiet = [
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]
+    small = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]  # containers have no more to give
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=program, args=[*quiet, *small])
+        yield browser
+        browser.close()
