@@ -1,4 +1,4 @@
-"""For the tests: the shipped model, a TinyLlama-shaped one and a GPT-2, the last two random; and a browser."""
+"""For the tests: the shipped model, two random ones of the shapes of TinyLlama and GPT-2, and a browser."""
 
 import os
 import shutil
