@@ -37,8 +37,7 @@ def copy_lessons(repository: str) -> None:
             cell.outputs = [o for o in cell.outputs if set(o.get("data", {})) != {"text/plain"}]
             for output in cell.outputs:
                 if "image/png" in output.get("data", {}):
-                    alt = output.data["text/plain"]
-                    cell.metadata["mystnb"] = {"image": {"alt": alt}}
+                    cell.metadata["mystnb"] = {"image": {"alt": output.data["text/plain"]}}
         text = nbformat.writes(notebook)
         copy = LESSONS / path.name
         if not copy.is_file() or copy.read_text(encoding="utf-8") != text:  # else Sphinx would read it anew

@@ -395,6 +395,7 @@ def page(browser: Any) -> Iterator[Any]:
     """A page of the browser; what it complains about is an error, and so is what it asks the network for."""
     context = browser.new_context(color_scheme="light")
     page = context.new_page()
+    page.set_default_timeout(15_000)
     errors: list[str] = []
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
