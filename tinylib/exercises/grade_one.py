@@ -1,0 +1,280 @@
+"""Grade one returned notebook, in a process of its own: notebook in by stdin, what comes of it out by stdout.
+
+Not the whole lesson is run, which would load a model and train it: only the cells that call
+``exercises.check``, and of the cells before them the imports, functions, classes and constants that those
+need. `tinylib.exercises.grade` starts this module and limits its time and memory. The guard in here refuses
+the network, other processes, the folder of the returned notebooks, and writing outside of a working folder.
+It keeps accidents and curiosity out. It is no sandbox: hostile code, and libraries that open files without
+asking Python, get around it.
+"""
+
+import ast
+import contextlib
+import dis
+import functools
+import importlib
+import json
+import os
+import re
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tinylib
+from tinylib.exercises import EXERCISES, verdict
+
+RECORD = "exercises.check"
+"""The recorder's name among the notebook's names. No assignment can change it, since it has a dot."""
+PYTHON_MAGIC = re.compile(r"^(%%(time|timeit|capture)\b.*|[ \t]*%(time|timeit)\b( -\w+( \d+)?)*)", re.M)
+"""What stands in front of Python code and only measures it or hides what it prints."""
+ASKED = re.compile(r"""check\(\s*["'](\w+)["']""")
+"""Which exercise a cell asks, even if the answer in it cannot be parsed."""
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+CHANGES = {
+    "os.chmod", "os.chown", "os.link", "os.mkdir", "os.remove", "os.removexattr", "os.rename", "os.rmdir",
+    "os.setxattr", "os.truncate", "os.utime", "shutil.rmtree", "sqlite3.connect",
+}  # fmt: skip
+PROCESSES = {
+    "os.exec", "os.fork", "os.forkpty", "os.kill", "os.killpg", "os.posix_spawn", "os.spawn", "os.startfile",
+    "os.system", "pty.spawn", "subprocess.Popen", "_winapi.CreateProcess", "_winapi.TerminateProcess",
+}  # fmt: skip
+
+Tell = Callable[..., None]
+
+
+def cells(text: bytes) -> list[str]:
+    """Return the sources of a notebook's cells; of those that are not Python, an empty one.
+
+    Raises:
+        ValueError: It is not a notebook of format 4.
+    """
+    if not text.strip():
+        raise ValueError("the file is empty")
+    try:
+        notebook = json.loads(text.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        raise ValueError("the file is damaged: it is not JSON") from None
+    version = notebook.get("nbformat") if isinstance(notebook, dict) else None
+    if version is None:
+        raise ValueError("it is not a notebook")
+    if version != 4:
+        raise ValueError(f"it has notebook format {version}, not 4; Jupyter converts it when it saves it")
+    try:
+        return ["".join(cell["source"]) * (cell["cell_type"] == "code") for cell in notebook["cells"]]
+    except (KeyError, TypeError):
+        raise ValueError("the notebook is damaged: it has no cells, or one without a source") from None
+
+
+def parse(source: str) -> list[ast.stmt]:
+    """Parse a cell. Shell lines and magics become calls of ``get_ipython``, which does nothing here."""
+    try:
+        return ast.parse(source).body
+    except SyntaxError:
+        from IPython.core.inputtransformer2 import TransformerManager  # costs time, and few notebooks need it
+
+        return ast.parse(TransformerManager().transform_cell(PYTHON_MAGIC.sub("", source))).body
+
+
+def is_check(node: ast.AST) -> bool:
+    """Whether this is a call of ``exercises.check``, under whatever name it was imported."""
+    return (
+        isinstance(node, ast.Call)
+        and len(node.args) + len(node.keywords) == 2
+        and (getattr(node.func, "attr", None) or getattr(node.func, "id", None)) == "check"
+    )
+
+
+def bound(statement: ast.stmt) -> set[str]:
+    """Return the names that a statement gives a value: its own, not those inside of its functions."""
+    code = compile(ast.Module([statement], type_ignores=[]), "cell", "exec", dont_inherit=True)
+    return {step.argval for step in dis.get_instructions(code) if step.opname == "STORE_NAME"}
+
+
+def definitions(statement: ast.stmt) -> Iterator[tuple[str, ast.stmt]]:
+    """Yield what a statement defines, and how, if defining is all that it does."""
+    match statement:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            yield name, statement
+        case ast.Import() | ast.ImportFrom():
+            for alias in statement.names:  # one by one: another module of the line may take seconds
+                fields = {**vars(statement), "names": [alias]}
+                yield alias.asname or alias.name.split(".")[0], type(statement)(**fields)
+        case (
+            ast.Assign(targets=[ast.Name(id=name)], value=value)
+            | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
+        ):
+            # A constant: nothing in it is looked up or called.
+            if isinstance(value, ast.Lambda) or not any(
+                isinstance(node, ast.Name | ast.Call | ast.Await) for node in ast.walk(value)
+            ):
+                yield name, statement
+
+
+def needed(statements: list[ast.stmt], known: dict[str, ast.stmt]) -> list[ast.stmt]:
+    """Pick the definitions that some statements need, directly or through one another, in their order."""
+    wanted = {"*"}  # from … import *
+    waiting = list(statements)
+    while waiting:
+        names = {node.id for node in ast.walk(waiting.pop()) if isinstance(node, ast.Name)} - wanted
+        wanted |= names
+        waiting += [known[name] for name in names if name in known]
+    return [definition for name, definition in known.items() if name in wanted]
+
+
+class Recorded(ast.NodeTransformer):
+    """Let the recorder take every call of ``exercises.check``, whatever that name stands for by then."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: D102
+        self.generic_visit(node)
+        if is_check(node):
+            node.func = ast.copy_location(ast.Name(RECORD, ast.Load()), node.func)
+        return node
+
+
+class NoShell:
+    """Stands for IPython: whatever a magic or a shell line asks of it, it does nothing."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *arguments: None
+
+
+def plan(sources: list[str], tell: Tell) -> list[tuple[int, list[ast.stmt]]]:
+    """Choose what is run: parts of a cell, each with the cell's number, in their order."""
+    chosen: list[tuple[int, list[ast.stmt]]] = []
+    known: dict[str, ast.stmt] = {}
+    places: dict[ast.stmt, int] = {}
+    asked = [name for source in sources for name in ASKED.findall(source)]
+    tell(asks=[name for name in EXERCISES if name in asked])
+    if not asked:
+        tell(note="it has no cell that calls exercises.check(…)")
+    for number, source in enumerate(sources, 1):
+        try:
+            statements = parse(source)
+            names = set().union(*map(bound, statements))
+        except (ImportError, MemoryError, RecursionError, SyntaxError, ValueError) as error:
+            tell(note=f"cell {number}: {told(error)}")
+            continue
+        if any(is_check(node) for statement in statements for node in ast.walk(statement)):
+            # What an earlier part has run already is not run again.
+            chosen += [(places.pop(item), [item]) for item in needed(statements, known) if item in places]
+            chosen.append((number, statements))
+            statements = []
+        for name in names:  # a name that code gives a value that is not run here has none, no old one either
+            known.pop(name, None)
+        for statement in statements:
+            for name, definition in definitions(statement):
+                known.pop(name, None)
+                known[name] = definition
+                places[definition] = number
+    return chosen
+
+
+def import_all(statements: list[ast.stmt]) -> None:
+    """Import ahead what the notebook imports: libraries do more than the guard allows, and take time."""
+    for node in (node for statement in statements for node in ast.walk(statement)):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module, *(f"{node.module}.{name}" for name in names)]
+        for name in names:
+            with contextlib.suppress(Exception):  # told when the notebook itself imports it
+                importlib.import_module(name)
+
+
+def guard(folder: str, tell: Tell) -> None:
+    """Refuse the network, processes, the returned notebooks, and writing outside of the working folder.
+
+    A refusal raises PermissionError, and is told even if the notebook catches that. It lasts as long as the
+    process: Python has no way to take an audit hook back.
+    """
+    own, folder = os.path.realpath("."), os.path.realpath(folder)
+
+    def within(path: Any, parent: str) -> bool:
+        # The same rule on every system: links and ".." resolved, upper and lower case alike on Windows.
+        real = os.path.normcase(os.path.realpath(os.fsdecode(path)))
+        return (real + os.sep).startswith(os.path.normcase(parent) + os.sep)
+
+    def refuse(what: str, *_: Any) -> None:
+        tell(note=f"{what} was refused")
+        raise PermissionError(f"While a notebook is graded, {what} is refused.")
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in PROCESSES or event.startswith("ctypes."):
+            refuse("reaching other programs")
+        if event.startswith("socket.") and event not in ("socket.__new__", "socket.gethostname"):
+            refuse("using the network")
+        paths = [path for path in arguments[:2] if isinstance(path, str | bytes | os.PathLike)]
+        if event in CHANGES or event == "os.symlink" or (event == "open" and arguments[2] & WRITING):
+            checked = {"os.symlink": paths[1:], "open": paths[:1]}.get(event, paths)
+            if not all(within(path, own) for path in checked):
+                refuse("writing outside of its own folder")
+        elif event in ("open", "os.chdir", "os.listdir", "os.scandir") and paths:
+            if within(paths[0], folder):
+                refuse("reading the returned notebooks")
+            # With the number of an open folder, a path does not say where it leads.
+            by_number = event == "open" and arguments[1] is None
+            if by_number and os.path.isdir(paths[0]) and not within(paths[0], own):
+                refuse("opening a folder")
+
+    sys.addaudithook(watch)
+    with contextlib.suppress(ImportError):  # the one way to start a process that Python does not announce
+        posix = importlib.import_module("_posixsubprocess")
+        posix.fork_exec = functools.partial(refuse, "reaching other programs")
+
+
+def told(error: BaseException) -> str:
+    """Say in a line what was raised."""
+    return textwrap.shorten(traceback.format_exception_only(error)[-1], 160, placeholder=" …")
+
+
+def run(chosen: list[tuple[int, list[ast.stmt]]], tell: Tell) -> None:
+    """Run the chosen parts of the cells, record what is checked, and go on after errors."""
+
+    def record(exercise: str, answer: Any) -> None:
+        tell(exercise=exercise, status=verdict(exercise, answer).status)
+
+    names = {"__name__": "__main__", RECORD: record, "display": print, "get_ipython": NoShell}
+    for number, statements in chosen:
+        module = ast.fix_missing_locations(Recorded().visit(ast.Module(statements, type_ignores=[])))
+        try:
+            exec(compile(module, f"cell {number}", "exec", dont_inherit=True), names)
+        except BaseException as error:  # also SystemExit: the other cells are graded all the same
+            tell(note=f"cell {number}: {told(error)}")
+
+
+def main() -> None:
+    """Grade the notebook on stdin and tell on stdout, one JSON object a line; the argument is the folder.
+
+    The first line of stdin is a secret. Lines that do not begin with it are not from here.
+    """
+    folder, (secret, _, text) = sys.argv.pop(), sys.stdin.buffer.read().partition(b"\n")
+    # From here on nothing that the notebook prints gets to where the verdicts go, nor does it wait for input.
+    channel, nowhere = os.dup(1), os.open(os.devnull, os.O_RDWR)
+    for descriptor in range(3):
+        os.dup2(nowhere, descriptor)
+    before: set[str] = set()
+
+    def tell(**what: Any) -> None:
+        line = json.dumps(what)
+        if "note" not in what or line not in before:  # a note in a loop is told once
+            before.add(line)
+            os.write(channel, secret + line.encode() + b"\n")
+
+    try:
+        chosen = plan(cells(text), tell)
+        import_all([statement for _, statements in chosen for statement in statements])
+        # The notebook gets a checker of its own: what it changes there does not change the one in here.
+        for name in [name for name in sys.modules if name.startswith("tinylib.exercises")]:
+            del sys.modules[name]
+        del tinylib.exercises
+        guard(folder, tell)
+        run(chosen, tell)
+    except ValueError as error:
+        tell(note=str(error))
+    tell(done=True)
+    os._exit(0)  # whatever threads the notebook has started
+
+
+if __name__ == "__main__":
+    main()
