@@ -106,12 +106,16 @@ def grade(path: Path, folder: Path, seconds: int = 60, memory: int = 2000) -> Gr
         memory: It is stopped when it takes more than so many megabytes.
     """
     graded = Graded(path, *student_and_lesson(path, folder))
-    if path.is_symlink() or not path.is_file():
-        graded.notes.append("it is not a file of its own and is not followed")
+    try:
+        if path.is_symlink() or not path.is_file():
+            raise OSError("it is a link or a folder, not a file")
+        notebook = path.read_bytes()
+    except OSError as error:
+        graded.notes.append(printable(str(error)))
         return graded
     # What cannot be removed, since the notebook has changed its permissions, is left to the system.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own:
-        lines, end = _run(path.read_bytes(), folder, own, seconds, memory)
+        lines, end = _run(notebook, folder, own, seconds, memory)
     for line in lines:
         graded.asks.update(line.get("asks", ()))
         if "note" in line:

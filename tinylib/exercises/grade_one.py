@@ -27,7 +27,9 @@ from tinylib.exercises import EXERCISES, verdict
 
 RECORD = "exercises.check"
 """The recorder's name among the notebook's names. No assignment can change it, since it has a dot."""
-PYTHON_MAGIC = re.compile(r"^(%%(time|timeit|capture)\b.*|[ \t]*%(time|timeit)\b( -\w+( \d+)?)*)", re.M)
+PYTHON_MAGIC = re.compile(
+    r"^(?:%%(time|timeit|capture)\b.*|(?P<indent> *)%(time|timeit)\b( -\w+( \d+)?)* *)", re.M
+)
 """What stands in front of Python code and only measures it or hides what it prints."""
 ASKED = re.compile(r"""check\(\s*["'](\w+)["']""")
 """Which exercise a cell asks, even if the answer in it cannot be parsed."""
@@ -74,7 +76,7 @@ def parse(source: str) -> list[ast.stmt]:
     except SyntaxError:
         from IPython.core.inputtransformer2 import TransformerManager  # costs time, and few notebooks need it
 
-        return ast.parse(TransformerManager().transform_cell(PYTHON_MAGIC.sub("", source))).body
+        return ast.parse(TransformerManager().transform_cell(PYTHON_MAGIC.sub(r"\g<indent>", source))).body
 
 
 def is_check(node: ast.AST) -> bool:
@@ -101,15 +103,14 @@ def definitions(statement: ast.stmt) -> Iterator[tuple[str, ast.stmt]]:
             for alias in statement.names:  # one by one: another module of the line may take seconds
                 fields = {**vars(statement), "names": [alias]}
                 yield alias.asname or alias.name.split(".")[0], type(statement)(**fields)
-        case (
-            ast.Assign(targets=[ast.Name(id=name)], value=value)
-            | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
-        ):
-            # A constant: nothing in it is looked up or called.
-            if isinstance(value, ast.Lambda) or not any(
-                isinstance(node, ast.Name | ast.Call | ast.Await) for node in ast.walk(value)
+        case ast.Assign() | ast.AnnAssign(value=ast.expr()):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            stored = [node for target in targets for node in ast.walk(target)]
+            # A constant: nothing is looked up or called to make it. A lambda is a function.
+            if isinstance(statement.value, ast.Lambda) or not any(
+                isinstance(node, ast.Name | ast.Call | ast.Await) for node in ast.walk(statement.value)
             ):
-                yield name, statement
+                yield from ((node.id, statement) for node in stored if isinstance(node, ast.Name))
 
 
 def needed(statements: list[ast.stmt], known: dict[str, ast.stmt]) -> list[ast.stmt]:
@@ -147,12 +148,10 @@ def plan(sources: list[str], tell: Tell) -> list[tuple[int, list[ast.stmt]]]:
     places: dict[ast.stmt, int] = {}
     asked = [name for source in sources for name in ASKED.findall(source)]
     tell(asks=[name for name in EXERCISES if name in asked])
-    if not asked:
-        tell(note="it has no cell that calls exercises.check(…)")
     for number, source in enumerate(sources, 1):
         try:
             statements = parse(source)
-            names = set().union(*map(bound, statements))
+            steps = [(statement, bound(statement)) for statement in statements]
         except (ImportError, MemoryError, RecursionError, SyntaxError, ValueError) as error:
             tell(note=f"cell {number}: {told(error)}")
             continue
@@ -160,14 +159,15 @@ def plan(sources: list[str], tell: Tell) -> list[tuple[int, list[ast.stmt]]]:
             # What an earlier part has run already is not run again.
             chosen += [(places.pop(item), [item]) for item in needed(statements, known) if item in places]
             chosen.append((number, statements))
-            statements = []
-        for name in names:  # a name that code gives a value that is not run here has none, no old one either
-            known.pop(name, None)
-        for statement in statements:
-            for name, definition in definitions(statement):
+            continue
+        for statement, names in steps:
+            for name in names:  # the code that gives it a value may not be run here: then it has none
                 known.pop(name, None)
+            for name, definition in definitions(statement):
                 known[name] = definition
                 places[definition] = number
+    if not asked and not chosen:
+        tell(note="it has no cell that calls exercises.check(…)")
     return chosen
 
 
@@ -191,9 +191,9 @@ def guard(folder: str, tell: Tell) -> None:
     own, folder = os.path.realpath("."), os.path.realpath(folder)
 
     def within(path: Any, parent: str) -> bool:
-        # The same rule on every system: links and ".." resolved, upper and lower case alike on Windows.
-        real = os.path.normcase(os.path.realpath(os.fsdecode(path)))
-        return (real + os.sep).startswith(os.path.normcase(parent) + os.sep)
+        # Links and ".." are resolved; some systems take upper and lower case for the same.
+        real = os.path.realpath(os.fsdecode(path)) + os.sep
+        return real.casefold().startswith((parent + os.sep).casefold())
 
     def refuse(what: str, *_: Any) -> None:
         tell(note=f"{what} was refused")
@@ -236,8 +236,8 @@ def run(chosen: list[tuple[int, list[ast.stmt]]], tell: Tell) -> None:
 
     names = {"__name__": "__main__", RECORD: record, "display": print, "get_ipython": NoShell}
     for number, statements in chosen:
-        module = ast.fix_missing_locations(Recorded().visit(ast.Module(statements, type_ignores=[])))
         try:
+            module = ast.fix_missing_locations(Recorded().visit(ast.Module(statements, type_ignores=[])))
             exec(compile(module, f"cell {number}", "exec", dont_inherit=True), names)
         except BaseException as error:  # also SystemExit: the other cells are graded all the same
             tell(note=f"cell {number}: {told(error)}")
