@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -321,9 +323,27 @@ def test_what_ends_a_cell_is_told(code: str, status: str, note: str, tmp_path: P
     assert note in notes[0]
 
 
-def test_verdicts_before_the_time_is_up_are_kept_and_prints_go_nowhere(tmp_path: Path) -> None:
+def test_verdicts_before_the_time_is_up_are_kept(tmp_path: Path) -> None:
     first = f"{SAFE_ROWS}\nexercises.check('safe_rows', safe_rows)\nwhile True: print('x' * 10_000)"
     assert graded(tmp_path, first, seconds=3) == ("right", ["it ran longer than 3 seconds and was stopped"])
+
+
+def test_what_is_printed_and_read_goes_nowhere(tmp_path: Path) -> None:
+    code = "import os, stat\nassert all(stat.S_ISCHR(os.fstat(number).st_mode) for number in range(3))"
+    assert graded(tmp_path, f"{code}\n{SAFE_ROWS}") == ("right", [])
+
+
+def test_a_notebook_does_not_outlive_its_grader(tmp_path: Path) -> None:
+    """Nobody stops this process from outside, and its loop does not let Python's own threads run."""
+    path = returned(tmp_path / "01_garbled_output_ann.ipynb", {"safe_rows": f"{SAFE_ROWS}\n10 ** 10 ** 10"})
+    command = [sys.executable, "-m", "tinylib.exercises.grade_one", str(tmp_path), "-8"]
+    environment = {**os.environ, "PYTHONPATH": str(NOTEBOOKS.parent)}
+    ended = subprocess.run(
+        command, input=b"\n" + path.read_bytes(), env=environment, capture_output=True, timeout=20
+    )
+    assert ended.returncode == 1
+    assert b"asks" in ended.stdout
+    assert b"done" not in ended.stdout
 
 
 def test_a_loop_in_an_answer_is_only_wrong(tmp_path: Path) -> None:
@@ -470,7 +490,7 @@ def test_a_deleted_check_is_not_answered_and_the_best_of_two_files_counts() -> N
 
     table = grade.grades(
         [
-            one("ben", "02", "pad_left", pad_left="wrong"),
+            one("ben", "02", "pad_left", pad_left="wrong", is_right="wrong"),
             one("Anna", "02", "is_right pad_left", is_right="right", pad_left="right"),
             one("ben", "02", "is_right pad_left", is_right="right"),
             one("cleo", "02", "pad_left", pad_left="not answered"),

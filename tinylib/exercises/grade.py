@@ -144,7 +144,7 @@ def _run(
         given.write(secret + b"\n" + notebook)
         given.seek(0)
         process = psutil.Popen(
-            [sys.executable, "-P", "-m", "tinylib.exercises.grade_one", str(folder.resolve())],
+            [sys.executable, "-P", "-m", "tinylib.exercises.grade_one", str(folder.resolve()), str(seconds)],
             stdin=given, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=own, env=environment,
         )  # fmt: skip
     end, output, deadline = "", None, time.monotonic() + seconds

@@ -11,6 +11,7 @@ asking Python, get around it.
 import ast
 import contextlib
 import dis
+import faulthandler
 import functools
 import importlib
 import json
@@ -244,11 +245,14 @@ def run(chosen: list[tuple[int, list[ast.stmt]]], tell: Tell) -> None:
 
 
 def main() -> None:
-    """Grade the notebook on stdin and tell on stdout, one JSON object a line; the argument is the folder.
+    """Grade the notebook on stdin, and tell on stdout what comes of it, one JSON object a line.
 
-    The first line of stdin is a secret. Lines that do not begin with it are not from here.
+    The arguments are the folder of all notebooks and the seconds that this one has. The first line of stdin
+    is a secret: lines that do not begin with it are not from here.
     """
-    folder, (secret, _, text) = sys.argv.pop(), sys.stdin.buffer.read().partition(b"\n")
+    seconds, folder = int(sys.argv.pop()), sys.argv.pop()
+    secret, _, text = sys.stdin.buffer.read().partition(b"\n")
+    faulthandler.dump_traceback_later(seconds + 10, exit=True)  # should nobody be left to stop it
     # From here on nothing that the notebook prints gets to where the verdicts go, nor does it wait for input.
     channel, nowhere = os.dup(1), os.open(os.devnull, os.O_RDWR)
     for descriptor in range(3):
