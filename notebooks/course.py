@@ -28,7 +28,7 @@ BUILD = ROOT / "build"
 README_FIGURE = "readme-figure"
 """The tag of the cell whose figure the README shows, and the name of the file that it shows."""
 LIVE = "application/vnd.jupyter.widget-view+json"
-"""The type of an output that lives only as long as its kernel: a progress bar, or the playground's controls."""
+"""The type of an output that lives only as long as its kernel: a progress bar, a slider."""
 
 # Figures get their alt text, which they carry as text/plain. Nothing is loaded from the network, and
 # a narrow screen scrolls a grid sideways instead of breaking its lines.

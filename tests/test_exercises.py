@@ -258,14 +258,16 @@ def test_code_that_raises_is_told_without_a_traceback(capsys: pytest.CaptureFixt
     assert said(capsys, "is_right", lambda: None).startswith(f"{told}TypeError: ")
 
 
-def test_a_loop_without_an_end_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    def loops(lengths: list[int]) -> None:
-        while True:
-            with contextlib.suppress(Exception):
-                lengths.sort()
+def over_two_lines(lengths: list[int]) -> None:
+    while True:
+        with contextlib.suppress(Exception):
+            lengths.sort()
 
+
+@pytest.mark.parametrize("code", ["def loops(lengths):\n    while True: pass", over_two_lines], ids=str)
+def test_a_loop_without_an_end_is_told(code: Any, capsys: pytest.CaptureFixture[str]) -> None:
     told = "✗ On safe_rows([4, 8, 9, 9]) your code did not end within 2 seconds."
-    assert said(capsys, "safe_rows", loops) == told
+    assert said(capsys, "safe_rows", code if callable(code) else written(code)) == told
 
 
 def test_an_answer_that_calls_itself_for_ever_is_told(capsys: pytest.CaptureFixture[str]) -> None:

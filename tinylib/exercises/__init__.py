@@ -123,14 +123,17 @@ def _results(function: Any, cases: list[Case]) -> list[Any]:
 
 @contextlib.contextmanager
 def _stopped_after(seconds: float) -> Iterator[None]:
-    """Raise `_TooLong` at the next line of Python that runs after ``seconds``, on every system."""
+    """Raise `_TooLong` at the next step of Python that runs after ``seconds``, on every system."""
     end = time.monotonic() + seconds
 
     def watch(frame: types.FrameType, event: str, arg: Any) -> Any:
         if time.monotonic() > end:
             raise _TooLong
         # A call into a library is watched as a whole: line by line it would take ten times as long.
-        return None if "site-packages" in frame.f_code.co_filename else watch
+        if "site-packages" in frame.f_code.co_filename:
+            return None
+        frame.f_trace_opcodes = True  # a loop on one line never comes to another line
+        return watch
 
     before = sys.gettrace()
     sys.settrace(watch)
