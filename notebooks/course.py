@@ -140,7 +140,7 @@ def to_html(notebook: NotebookNode, title: str) -> str:
             cell.outputs = [output for output in cell.outputs if LIVE not in output.get("data", {})]
     exporter = HTMLExporter(template_file="page.html.j2", extra_loaders=[DictLoader({"page.html.j2": PAGE})])
     body, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
-    return body.replace(".ipynb", ".html")  # links from lesson to lesson
+    return re.sub(r'(href="[^":]+)\.ipynb"', r'\1.html"', body)  # links from lesson to lesson
 
 
 def pages() -> None:
