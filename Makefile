@@ -7,7 +7,7 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 READY := $(VENV)/ready
 PYTEST := $(BIN)/python -m pytest --nbval --nbval-current-env
 
-.PHONY: run lab book test test-portable notebooks bench clean
+.PHONY: run lab book test test-portable notebooks bench publish stick clean
 
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'The course needs Python 3.11 or newer; this is ' + sys.version.split()[0] + '. Try: make PYTHON=python3.12 ...')"
@@ -51,6 +51,14 @@ notebooks: model
 
 bench: model
 	@$(BIN)/python benchmarks/speed.py
+
+# make publish REPO=owner/name TAG=v1.0: the address goes into badges, first cells and the book.
+publish: $(READY)
+	@$(BIN)/python tools/publish.py $(REPO) $(TAG)
+
+# make stick STICK=folder: all that a classroom without network needs, install.py included.
+stick: $(READY)
+	@$(BIN)/python tools/stick.py $(STICK)
 
 clean:
 	rm -rf $(VENV) build book/notebooks

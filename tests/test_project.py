@@ -47,7 +47,9 @@ def test_environment_yml_takes_the_same_versions() -> None:
     assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(
         python.removeprefix("python=")
     )
-    assert with_pip == {"pip": ["-r requirements.txt", "-e ."]}
+    index, *packages = with_pip["pip"]
+    assert index.startswith("--extra-index-url https://download.pytorch.org/")
+    assert packages == ["-r requirements.txt", "-e ."]
 
 
 def test_ci_runs_what_the_readme_says() -> None:
