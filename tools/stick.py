@@ -37,6 +37,8 @@ def pack(stick: Path) -> None:
     # Written before the rest, so that a call after an interruption takes the folder for a stick.
     packed.pop(system(), None)
     contents.write_text(json.dumps(packed), encoding="utf-8")
+    for left in stick.glob("packing-*"):  # by a call that was killed
+        shutil.rmtree(left)
     with tempfile.TemporaryDirectory(prefix="packing-", dir=stick) as folder:
         new = Path(folder)
         print("1/3 collecting the packages (some minutes)", flush=True)
@@ -63,7 +65,7 @@ def _copy_course(target: Path) -> None:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if listed.returncode != 0:
         sys.exit("The stick was not packed: git does not know this folder. Pack from a clone of the course.")
-    for name in filter(None, listed.stdout.split("\0")):
+    for name in listed.stdout.split("\0")[:-1]:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, target / name)
 
