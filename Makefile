@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 READY := $(VENV)/ready
 PYTEST := $(BIN)/python -m pytest --nbval --nbval-current-env
+# How many processes test at the same time, a file each; every one takes a core and up to 4 GB.
+JOBS ?= 2
 
 .PHONY: run lab book test test-portable notebooks bench publish stick clean
 
@@ -13,7 +15,7 @@ $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'The course needs Python 3.11 or newer; this is ' + sys.version.split()[0] + '. Try: make PYTHON=python3.12 ...')"
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	@echo "installing the packages of requirements.txt into $(VENV) (some minutes, once)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
@@ -36,14 +38,16 @@ book: $(READY)
 test test-portable notebooks bench: export TINYLIB_MODEL =
 test test-portable notebooks bench: export TINYLIB_DEVICE = cpu
 
+# A thread each: two processes with two threads each would wait for one another on two cores.
+test: export OMP_NUM_THREADS = 1
 test: model
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet
-	$(PYTEST)
+	$(PYTEST) -n $(JOBS) --dist loadfile
 
-# The same outputs with one thread, and with the plainest kernels that torch, oneDNN and MKL have.
+# The same outputs with all threads, and with the plainest kernels that torch, oneDNN and MKL have.
 test-portable: model
-	OMP_NUM_THREADS=1 $(PYTEST) notebooks
+	$(PYTEST) notebooks
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE $(PYTEST) notebooks
 
 notebooks: model

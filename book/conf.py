@@ -6,7 +6,8 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 BOOK = Path(__file__).resolve().parent
-sys.path[:0] = [str(BOOK), str(BOOK.parent / "notebooks")]
+sys.path[:0] = [str(BOOK), str(BOOK.parent / "notebooks"), str(BOOK.parent / "tools")]
+import publish  # noqa: E402
 import sources  # noqa: E402
 
 project = html_title = "Silent bugs of fine-tuning"
@@ -15,8 +16,8 @@ smartquotes = False  # the auditor's texts have code in them
 extensions = ["myst_nb"]
 nb_execution_mode = "off"  # the stored outputs are shown, and nbval tests them
 
-# The address of the repository, without a slash at its end. With it, links to the code lead there.
-REPOSITORY = ""
+# Empty until `make publish`. With it, links to the code lead there, and a lesson opens in Colab or Binder.
+REPOSITORY, TAG = publish.read_address()
 
 myst_enable_extensions = ["substitution"]
 myst_heading_anchors = 3
@@ -36,9 +37,17 @@ html_theme_options = {
     "use_download_button": False,
     "use_fullscreen_button": False,
     "navbar_persistent": [],  # the search field is at the head of the menu already
-    # Buttons that open a lesson in Colab or Binder belong here, as "launch_buttons", with "repository_url";
-    # a lesson's path in the book is its path in the repository.
 }
+if REPOSITORY:  # a lesson's path in the book is its path in the repository
+    html_theme_options |= {
+        "repository_url": REPOSITORY,
+        "repository_branch": TAG,
+        "launch_buttons": {
+            "colab_url": "https://colab.research.google.com",
+            "binderhub_url": "https://mybinder.org",
+            "notebook_interface": "jupyterlab",
+        },
+    }
 html_favicon = "static/icon.svg"
 html_static_path = ["static"]
 html_css_files = ["book.css"]
@@ -49,4 +58,4 @@ html_show_copyright = html_show_sphinx = False
 
 def setup(app: Sphinx) -> None:
     """Copy the lessons before Sphinx looks for its pages."""
-    app.connect("builder-inited", lambda app: sources.copy_lessons(REPOSITORY))
+    app.connect("builder-inited", lambda app: sources.copy_lessons(REPOSITORY, TAG))

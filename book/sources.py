@@ -19,18 +19,19 @@ TO_THE_REPOSITORY = re.compile(r"\[([^]]+)\]\(\.\./([^)]+)\)")
 MISCONCEPTION = re.compile(r'^- \*"(.+?)"\* (.+)$', flags=re.MULTILINE)
 
 
-def copy_lessons(repository: str) -> None:
+def copy_lessons(repository: str, tag: str) -> None:
     """Put a copy of each lesson where Sphinx looks for it, with its figures' alt text as myst-nb takes it.
 
     Args:
         repository: Where links to the code lead; if it is empty, their words stay without a link.
+        tag: The version that they lead to.
     """
     LESSONS.mkdir(exist_ok=True)
     for path in course.lessons():
         notebook = nbformat.read(path, as_version=4)
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
-                link = rf"[\1]({repository}/blob/main/\2)" if repository else r"\1"
+                link = rf"[\1]({repository}/blob/{tag}/\2)" if repository else r"\1"
                 cell.source = TO_THE_REPOSITORY.sub(link, cell.source)
                 continue
             # Of a progress bar only the text before its first step is stored; it says nothing here.

@@ -21,10 +21,13 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
+from traitlets.config import Config
 
 NOTEBOOKS = Path(__file__).resolve().parent
 ROOT = NOTEBOOKS.parent
 BUILD = ROOT / "build"
+KEPT = ("tags", "cellView", "jupyter")
+"""The metadata of a cell that are ours; the last two fold away the code of the first cell."""
 README_FIGURE = "readme-figure"
 """The tag of the cell whose figure the README shows, and the name of the file that it shows."""
 LIVE = "application/vnd.jupyter.widget-view+json"
@@ -100,7 +103,7 @@ def clean(notebook: NotebookNode) -> None:
         "language_info": {"name": "python"},
     }
     for cell in notebook.cells:
-        cell.metadata = {"tags": cell.metadata["tags"]} if "tags" in cell.metadata else {}
+        cell.metadata = {key: value for key, value in cell.metadata.items() if key in KEPT}
         for output in cell.get("outputs", []):
             if "metadata" in output:
                 output.metadata = {}
@@ -138,7 +141,9 @@ def to_html(notebook: NotebookNode, title: str) -> str:
                 if "image/png" in output.get("data", {}):
                     output.data.pop(LIVE, None)  # the still picture of something live
             cell.outputs = [output for output in cell.outputs if LIVE not in output.get("data", {})]
-    exporter = HTMLExporter(template_file="page.html.j2", extra_loaders=[DictLoader({"page.html.j2": PAGE})])
+    left_out = Config(TagRemovePreprocessor={"enabled": True, "remove_cell_tags": {"remove-cell"}})
+    loaders = [DictLoader({"page.html.j2": PAGE})]
+    exporter = HTMLExporter(config=left_out, template_file="page.html.j2", extra_loaders=loaders)
     body, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
     return re.sub(r'(href="[^":]+)\.ipynb"', r'\1.html"', body)  # links from lesson to lesson
 

@@ -180,9 +180,9 @@ def test_where_the_address_of_the_repository_is_known_links_to_the_code_lead_the
 ) -> None:
     sources = import_sources(monkeypatch)
     monkeypatch.setattr(sources, "LESSONS", tmp_path)
-    sources.copy_lessons("https://example.org/us/course")
+    sources.copy_lessons("https://example.org/us/course", "v1.0")
     text = markdown(tmp_path / LESSONS[7].name)
-    assert "(https://example.org/us/course/blob/main/tinylib/audit/faults.toml)" in text
+    assert "(https://example.org/us/course/blob/v1.0/tinylib/audit/faults.toml)" in text
     assert "](../" not in text
 
 

@@ -71,6 +71,7 @@ def test_publishing_keeps_what_a_lesson_has(course: Path) -> None:
     publish.publish(course, REPOSITORY, TAG)
     _, first, *after = lesson(course).cells
     assert (first.cell_type, first.id, first.outputs) == ("code", "install", [])
+    assert first.metadata == publish.FIRST_CELL_IS
     for cell in [*before, *after]:
         cell.pop("execution_count", None)
     assert after == before

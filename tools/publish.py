@@ -16,12 +16,14 @@ import nbformat
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "https://github.com/"
 FIRST_LESSON = "notebooks/00_start_here.ipynb"
+# Its code is folded away in Colab and in JupyterLab, and left out of the pages: it is no part of the lesson.
+FIRST_CELL_IS = {"cellView": "form", "jupyter": {"source_hidden": True}, "tags": ["remove-cell"]}
 
 # pip is held to what is there: nothing is downgraded, and what the kernel has loaded stays the version
 # that it has loaded, so that no restart is needed. So does a local build (torch 2.8.0+cu126), whose
 # version cannot stand behind a ">=".
 FIRST_CELL = """\
-# This cell does nothing where the course is installed. On Colab and Kaggle, it installs the course.
+# @title Installs the course on Colab and Kaggle; where it is installed, this cell does nothing.
 import os
 import subprocess
 import sys
@@ -146,6 +148,7 @@ def _in_lesson(path: Path, repository: str, tag: str) -> str:
     comment = FIRST_CELL.splitlines()[0]
     if not rest[0].source.startswith(comment):
         rest.insert(0, nbformat.v4.new_code_cell(id="install"))
+    rest[0].metadata = FIRST_CELL_IS
     rest[0].source = FIRST_CELL.format(address=address(repository, tag))
     notebook.cells = [title, *rest]
     for count, cell in enumerate((cell for cell in rest if cell.cell_type == "code"), start=1):
