@@ -264,7 +264,9 @@ def over_two_lines(lengths: list[int]) -> None:
             lengths.sort()
 
 
-@pytest.mark.parametrize("code", ["def loops(lengths):\n    while True: pass", over_two_lines], ids=str)
+@pytest.mark.parametrize(
+    "code", ["def loops(lengths):\n    while True: pass", over_two_lines], ids=["one line", "lines"]
+)
 def test_a_loop_without_an_end_is_told(code: Any, capsys: pytest.CaptureFixture[str]) -> None:
     told = "✗ On safe_rows([4, 8, 9, 9]) your code did not end within 2 seconds."
     assert said(capsys, "safe_rows", code if callable(code) else written(code)) == told
