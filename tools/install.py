@@ -54,6 +54,11 @@ def check(stick: Path, target: Path) -> dict[str, int]:
     for name, size in files.items():
         if not (stick / name).is_file() or (stick / name).stat().st_size != size:
             sys.exit(f"{name} is missing or cut off. Copy the folder onto the stick again.")
+    if stick in [target, *target.parents]:
+        sys.exit(
+            f"{target} is on the stick. Call install.py from a folder of this computer, or name one:\n"
+            "python install.py FOLDER"
+        )
     if target.is_file() or (target.is_dir() and any(target.iterdir()) and not (target / OURS).is_file()):
         sys.exit(f"{target} holds other things. Name another folder: python install.py FOLDER")
     if not _is_installed(target, files):
@@ -136,7 +141,8 @@ def main() -> None:
     except OSError as error:
         sys.exit(f"Not finished: {error}. Call install.py again when it is mended.")
     jupyter = Path(".venv", "Scripts" if os.name == "nt" else "bin", "jupyter")
-    print(f"Ready. Start it with:\n  cd {target}\n  {jupyter} lab notebooks/00_start_here.ipynb")
+    drive = " /d" if os.name == "nt" else ""
+    print(f'Ready. Start it with:\n  cd{drive} "{target}"\n  {jupyter} lab notebooks/00_start_here.ipynb')
 
 
 if __name__ == "__main__":

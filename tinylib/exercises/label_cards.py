@@ -4,8 +4,8 @@ import itertools
 import random
 from collections.abc import Callable
 
-from tinylib.exercises.card import Card, Case, Mistake, Row, forty
-from tinylib.exercises.padding_cards import Rows, draw_rows, pads_per_row
+from tinylib.exercises.card import Card, Case, Mistake, Row, Rows, forty
+from tinylib.exercises.padding_cards import draw_rows, pads_per_row
 
 Turns = list[tuple[Row, Row]]
 Batch = dict[str, Rows]
@@ -68,12 +68,24 @@ def _whole_turns(turns: Turns, limit: int) -> int:
     return len(turns)
 
 
+def _whole_turns_skipping(turns: Turns, limit: int) -> int:
+    used = kept = 0
+    for read, said in turns:
+        if used + len(read) + len(said) <= limit:
+            used += len(read) + len(said)
+            kept += 1
+    return kept
+
+
 def _whole_turns_by(lengths: list[int], limit: int) -> int:
     return sum(total <= limit for total in itertools.accumulate(lengths))
 
 
 def _limited(generator: random.Random) -> Case:
     turns = _turns(generator)
+    if generator.random() < 0.3 and len(turns) > 2:  # the second does not fit, the third would
+        turns[1] = ([*turns[1][0], *[5] * 9], turns[1][1])
+        return turns, sum(len(read) + len(said) for read, said in turns[:2]) - 1
     totals = list(itertools.accumulate(len(read) + len(said) for read, said in turns))
     return turns, generator.choice(totals) + generator.choice([-1, 0, 0, 1, 2])
 
@@ -137,8 +149,18 @@ CARDS = {
                 [*IDS[:9], -100], "you supervise the prompt as well.", "where do the model's words begin?"
             ),
             Mistake(
+                IDS,
+                "you supervise everything, the prompt and even the pad.",
+                "where do the model's words begin?",
+            ),
+            Mistake(
+                _changed({8: -100, 9: EOS}),
+                "you supervise the pad, and not the end of the answer.",
+                "there are three </s>, which of them counts?",
+            ),
+            Mistake(
                 _changed({4: 12}),
-                "the header of the answer is given to the model, too.",
+                "`bot:` is given to the model; it opens the answer, the model does not say it.",
                 "where do the model's words begin?",
             ),
             Mistake(
@@ -181,7 +203,7 @@ CARDS = {
             ),
             Mistake(
                 lambda ids, n: [-100] * n + [*ids[n + 1 :], -100],
-                "nobody learns the first token of the answer.",
+                "the first token of the answer is not learned.",
                 "my first answer token is missing",
             ),
             Mistake(
@@ -232,8 +254,7 @@ CARDS = {
                 lambda turns: _labels_of_turns(
                     turns,
                     lambda read, said, i: (
-                        [-100] * len(read + said[: (i < len(turns) - 1) * len(said)])
-                        + said * (i == len(turns) - 1)
+                        [-100] * len(read) + (said if i == len(turns) - 1 else [-100] * len(said))
                     ),
                 ),
                 "only the last answer is learned; the earlier ones are the model's words too.",
@@ -280,11 +301,6 @@ CARDS = {
                 "you add up means as if they were sums.",
                 "my loss is far too large, or far too small",
             ),
-            Mistake(
-                lambda losses, counts: losses[0],
-                "that is the first micro-batch only.",
-                "it says mean of the means",
-            ),
         ),
         example=([1.0, 2.0], [30, 10]),
         cases=forty(_micro_batches),
@@ -307,6 +323,11 @@ CARDS = {
             Mistake(
                 lambda turns, limit: _whole_turns_by([len(said) for _, said in turns], limit),
                 "what was read takes room as well.",
+                "I keep too many turns",
+            ),
+            Mistake(
+                _whole_turns_skipping,
+                "you skip a turn and keep a later one, which was said in answer to what is missing now.",
                 "I keep too many turns",
             ),
             Mistake(
@@ -339,7 +360,7 @@ CARDS = {
             Mistake(
                 lambda rows: [row[:-1] + [-100] * (n + 1) for row, n in zip(rows, pads_per_row(rows))],
                 "the last token of each answer is lost: it is the one that says stop.",
-                "it says that I look at the ids",
+                "my last label is lost",
             ),
         ),
         example=([[7, EOS], [5, 6, 7, EOS]],),
@@ -371,11 +392,21 @@ CARDS = {
             Mistake(
                 _collated_by("lengths", "pads"),
                 "the pads are supervised.",
-                "where does the end of turn get lost?",
+                "it says that pads are shown, or supervised",
             ),
             Mistake(
                 _collated_by("ones", "given"),
                 "the mask shows the pads.",
+                "it says that pads are shown, or supervised",
+            ),
+            Mistake(
+                _collated_by("ids", "all"),
+                "the ends of turn are learned now, but so is the prompt. The mask still looks at the ids.",
+                "it says that the prompt is supervised",
+            ),
+            Mistake(
+                _collated_by("ids", "from ids"),
+                "both still look for the pad id.",
                 "I have found one bug, is there another?",
             ),
         ),

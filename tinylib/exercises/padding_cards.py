@@ -5,9 +5,7 @@ import math
 import random
 from collections.abc import Callable
 
-from tinylib.exercises.card import Card, Case, Mistake, Row, forty
-
-Rows = list[Row]
+from tinylib.exercises.card import Card, Case, Mistake, Row, Rows, forty
 
 
 def draw_rows(generator: random.Random) -> Rows:
@@ -171,7 +169,7 @@ CARDS = {
             ),
             Mistake(
                 {"A", "F"},
-                "naming the pad silences a warning, it hides nothing.",
+                "naming the pad hides nothing: it is EOS, and of EOS `generate` makes no mask.",
                 "D names the pad: does that not help?",
             ),
             Mistake(
@@ -216,7 +214,7 @@ CARDS = {
                     [_pad_left(rows, pad_id)[1][0]] * len(rows),
                 ),
                 "your mask is right for the first row, and every row gets the same one.",
-                "it says that my mask looks at the ids",
+                "it says that every row gets the same mask",
             ),
         ),
         example=([[5, 2], [7, 8, 9, 5]], 2),
@@ -247,7 +245,7 @@ CARDS = {
             ),
             Mistake(
                 lambda scores, mask: [math.exp(s) * m for s, m in zip(scores, mask)],
-                "these are not shares yet.",
+                "these are exp(score); divide each by their sum.",
                 "my weights do not add up to 1",
             ),
         ),
@@ -270,6 +268,11 @@ CARDS = {
             Mistake(
                 lambda mask: [sum(row) for row in mask],
                 "that is how many are real, not where the last one is.",
+                "it fails for pads on the left",
+            ),
+            Mistake(
+                lambda mask: [len(row) - 1 if row[-1] else sum(row) - 1 for row in mask],
+                "right for pads on one side. With pads on both, the text does not begin at column 0.",
                 "it fails for pads on the left",
             ),
             Mistake(
@@ -300,13 +303,20 @@ CARDS = {
                 "I do not know about training",
             ),
             Mistake(
+                lambda task, side, mask: (
+                    mask == "from lengths" and side == {"generate": "left", "train": "right"}[task]
+                ),
+                "with its mask, training may pad on the left too.",
+                "I do not know about training",
+            ),
+            Mistake(
                 lambda task, side, mask: _is_right(task, side, mask.replace("ids", "lengths")),
                 "a mask from ids hides real ends of turns here, since pad = EOS.",
                 "is a mask from ids so bad?",
             ),
             Mistake(
                 lambda task, side, mask: mask == "from lengths",
-                "the side matters for generation, even with a good mask; and one call needs no mask.",
+                "the side matters for generation, even with a good mask; and one training needs no mask.",
                 "does the side matter?",
             ),
         ),

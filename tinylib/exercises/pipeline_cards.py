@@ -4,9 +4,7 @@ import itertools
 import random
 from collections.abc import Callable
 
-from tinylib.exercises.card import Card, Case, Mistake, Row, forty
-
-Rows = list[Row]
+from tinylib.exercises.card import Card, Case, Mistake, Row, Rows, forty
 
 
 def _sample_lengths(generator: random.Random) -> Case:
@@ -34,6 +32,11 @@ def _packed_by(learned: Callable[[Row], Row], first: int = 0, restart: bool = Tr
 
 def _not_the_first(ids: Row) -> Row:
     return [-100, *ids[1:]]
+
+
+def _packed_but_for_the_start(samples: Rows) -> dict[str, Row]:
+    row = _packed_by(_not_the_first)(samples)
+    return row | {"labels": [samples[0][0], *row["labels"][1:]]}
 
 
 def _rows_that_moved(before: Rows, after: Rows, real: Rows) -> Row:
@@ -76,6 +79,7 @@ def _bounded(generator: random.Random) -> list[Case]:
         end = start + length - 1
         first, last = start + first_off, end + last_off
         labels = [generator.randint(5, 9) if first <= i <= last else -100 for i in range(end + 1 + pads)]
+        labels[end] = 2 if last == end else -100
         cases.append((labels, start, end))
     return cases
 
@@ -114,12 +118,12 @@ CARDS = {
             Mistake(
                 lambda lengths: _mask(lengths, lambda i, j, of: of[i] == of[j]),
                 "within a sample, a position sees the future.",
-                "it says that a position sees the future",
+                "it says that a position sees the future, or not itself",
             ),
             Mistake(
                 lambda lengths: _mask(lengths, lambda i, j, of: j < i and of[i] == of[j]),
                 "a position may look at itself too.",
-                "it says that a position sees the future",
+                "it says that a position sees the future, or not itself",
             ),
             Mistake(
                 lambda lengths: _mask(lengths, lambda i, j, of: i <= j and of[i] == of[j]),
@@ -147,6 +151,11 @@ CARDS = {
                 _packed_by(_not_the_first, first=1),
                 "positions begin at 0.",
                 "how would transformers know where a sample begins?",
+            ),
+            Mistake(
+                _packed_but_for_the_start,
+                "right where two samples meet; set the row's very first label to -100, too.",
+                "who predicts the first token of a sample?",
             ),
             Mistake(
                 _packed_by(lambda ids: [*ids[:-1], -100]),
@@ -201,6 +210,13 @@ CARDS = {
                 "these are the rows in which nothing moved.",
                 "it names the wrong rows",
             ),
+            Mistake(
+                lambda before, after, real: [
+                    i for i, m in enumerate(real) for r, b, a in zip(m, before[i], after[i]) if r and b != a
+                ],
+                "a row is named once, however many of its tokens moved.",
+                "it names the wrong rows",
+            ),
         ),
         example=([[1, 2], [3, 4]], [[9, 2], [3, 5]], [[0, 1], [1, 1]]),
         cases=forty(_measured),
@@ -243,6 +259,11 @@ CARDS = {
                 "B: where is the first label?",
             ),
             Mistake(
+                _named({1: "labels.starts_early"}),
+                "B: no token of the prompt is a label; 7, 8 and 2 are all there, each one place to the left.",
+                "B: where is the first label?",
+            ),
+            Mistake(
                 _named({0: "labels.end_cut_off"}),
                 "A: the end of turn is there, among the ids. It is only not learned.",
                 "A and D: which token has no label?",
@@ -270,6 +291,14 @@ CARDS = {
             Mistake(
                 lambda chats, processes, fitting: _step_settings(chats, 1, fitting),
                 "a step would have too many chats: each process does its share.",
+                "a step would have too many chats",
+            ),
+            Mistake(
+                lambda chats, processes, fitting: (
+                    _step_settings(chats, processes, fitting)[0],
+                    chats // _step_settings(chats, processes, fitting)[0],
+                ),
+                "each process accumulates its own share only, not the whole step.",
                 "a step would have too many chats",
             ),
             Mistake(

@@ -1,0 +1,67 @@
+"""The playground shows what the model does: its own answer, its own attention, and it leaves it as it was."""
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tinylib import playground, show
+from tinylib.chat import prompt_rows
+from tinylib.padding import pad
+
+Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+PROMPT = "What do $5 and $6 make?"
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("mask", [True, False])
+@pytest.mark.parametrize("pads", [0, 3, 40])
+def test_the_scene_is_what_the_model_does(
+    tinyllama: Loaded, pads: int, mask: bool, side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = tinyllama
+    before = model.config._attn_implementation
+    drawn = []
+    monkeypatch.setattr(show, "Picture", lambda figure, alt: drawn.append((figure, alt)))
+    text, _ = playground.scene(model, tokenizer, PROMPT, pads, mask, side)
+    assert model.config._attn_implementation == before
+
+    row = prompt_rows(tokenizer, [PROMPT])[0]
+    batch = pad([row, [0] * (len(row) + pads)], tokenizer.eos_token_id, side)
+    inputs = {name: tensor[:1] for name, tensor in batch.items() if mask or name == "input_ids"}
+    output = model.generate(**inputs, max_new_tokens=20, do_sample=False)
+    new = tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert f"answer │ {new.replace(chr(10), ' ').strip() or '(nothing)'}\n" in text
+    assert ("attention_mask │" in text) == mask
+
+    ((figure, alt),) = drawn
+    (axes,) = figure.axes
+    assert sum(bar.get_height() for bar in axes.patches) == pytest.approx(1, abs=1e-4)
+    orange = [
+        bar
+        for bar in axes.patches
+        if bar.get_facecolor() != axes.patches[-1 if side == "left" else 0].get_facecolor()
+    ]
+    on_pads = sum(bar.get_height() for bar in orange)
+    assert f"spends {on_pads:.0%} of its attention on the pads" in alt
+    if mask and side == "left":
+        assert on_pads == 0
+    if not mask and pads:
+        assert on_pads > 0
+    plt.close(figure)
+
+
+def test_an_interrupted_scene_leaves_the_model_as_it_was(
+    tinyllama: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = tinyllama
+    before = model.config._attn_implementation
+
+    def interrupted(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(playground, "continue_batch", lambda *args, **kwargs: [[5]])
+    monkeypatch.setattr(model, "forward", interrupted)
+    with pytest.raises(KeyboardInterrupt), torch.no_grad():
+        playground.scene(model, tokenizer, PROMPT, 3, True, "left")
+    assert model.config._attn_implementation == before
