@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest --nbval --nbval-current-env
 # How many processes test at the same time, a file each; every one takes a core and up to 4 GB.
 JOBS ?= 2
 
-.PHONY: run lab book test test-portable notebooks bench publish stick clean
+.PHONY: model run lab book test test-starting test-portable notebooks bench publish stick clean
 
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'The course needs Python 3.11 or newer; this is ' + sys.version.split()[0] + '. Try: make PYTHON=python3.12 ...')"
@@ -19,7 +19,6 @@ $(READY): requirements.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-.PHONY: model
 model: $(READY)
 	@$(BIN)/python -m tinylib.models
 
@@ -35,15 +34,19 @@ book: $(READY)
 	@echo "open build/book/index.html"
 
 # The stored outputs are those of the shipped model on a CPU.
-test test-portable notebooks bench: export TINYLIB_MODEL =
-test test-portable notebooks bench: export TINYLIB_DEVICE = cpu
+test test-starting test-portable notebooks bench: export TINYLIB_MODEL =
+test test-starting test-portable notebooks bench: export TINYLIB_DEVICE = cpu
 
 # A thread each: two processes with two threads each would wait for one another on two cores.
 test: export OMP_NUM_THREADS = 1
 test: model
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet
-	$(PYTEST) -n $(JOBS) --dist loadfile
+	$(PYTEST) -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+# From empty environments, three times: on Colab, on Binder, and from a stick without network.
+test-starting: model
+	$(BIN)/python -m pytest -m starting tests/test_starting.py
 
 # The same outputs with all threads, and with the plainest kernels that torch, oneDNN and MKL have.
 test-portable: model

@@ -33,7 +33,10 @@ with socket.socket() as any_socket:
 os.execvp(sys.argv[1], sys.argv[1:])
 """
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="these simulate Linux machines")
+pytestmark = [
+    pytest.mark.starting,
+    pytest.mark.skipif(sys.platform != "linux", reason="these simulate Linux machines"),
+]
 
 
 @pytest.fixture(scope="module")
