@@ -429,7 +429,7 @@ def page(browser: Any) -> Iterator[Any]:
     errors: list[str] = []
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("requestfailed", lambda request: errors.append(f"failed: {request.url}"))
+    page.on("requestfailed", lambda request: errors.append(f"{request.failure}: {request.url}"))
     page.on(
         "response",
         lambda reply: errors.append(f"{reply.status}: {reply.url}") if reply.status >= 400 else None,
@@ -439,7 +439,8 @@ def page(browser: Any) -> Iterator[Any]:
     )
     yield page
     context.close()
-    assert errors == []
+    # What was still on its way when the page was left is aborted; nothing is wrong with it.
+    assert [error for error in errors if not error.startswith("net::ERR_ABORTED")] == []
 
 
 def elsewhere(url: str) -> bool:
