@@ -48,7 +48,7 @@ def playground(
         text, picture = scene(model, tokenizer, **{name: control.value for name, control in controls.items()})
         drawn = base64.b64encode(picture.png).decode()
         below.value = (
-            f'<pre style="overflow-x: auto">{html.escape(text)}</pre>'
+            f'<pre style="white-space: pre; overflow-x: auto">{html.escape(text)}</pre>'
             f'<img style="max-width: 100%" alt="{html.escape(picture.alt)}" '
             f'src="data:image/png;base64,{drawn}">'
         )
