@@ -50,6 +50,14 @@ def gpt2() -> PreTrainedModel:
     return GPT2LMHeadModel(config).eval()
 
 
+@pytest.fixture
+def bare_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave pip no configuration; where it finds packages is for the test to say."""
+    for variable in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Chromium without a window. While it is open, no other event loop can run here: hence for one module."""

@@ -5,7 +5,6 @@ import http.server
 import json
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import publish
 import pytest
+import stick
 
 bs4 = pytest.importorskip("bs4")
 pytest.importorskip("sphinx_book_theme")
@@ -198,10 +198,7 @@ def test_where_the_address_of_the_repository_is_known_links_to_the_code_lead_the
 
 def test_a_published_book_opens_its_lessons_and_loads_nothing(tmp_path: Path) -> None:
     root = tmp_path / "course"
-    tracked = subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT, text=True).split("\0")[:-1]
-    for name in tracked:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / name, root / name)
+    stick.copy_course(root)
     publish.publish(root, "https://github.com/someone/silent-bugs", "v1.0")
     book = build(root, tmp_path / "build")
     pages = read(book)

@@ -494,7 +494,7 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     ("name", "student", "lesson"),
     [
         ("anna/01_garbled_output.ipynb", "anna", "01_garbled_output"),
-        ("Anna Smith_12_file/work/homework.ipynb", "Anna Smith_12_file", ""),
+        ("Anna Smith_12_file/week 3/homework.ipynb", "Anna Smith_12_file", ""),
         ("01_garbled_output_anna.ipynb", "anna", "01_garbled_output"),
         ("anna-01_garbled_output (1).ipynb", "anna", "01_garbled_output"),
         ("06_packing - anna smith - Copy (2).ipynb", "anna smith", "06_packing"),

