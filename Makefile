@@ -9,6 +9,10 @@ PYTEST := $(BIN)/python -m pytest --nbval --nbval-current-env
 # How many processes test at the same time, a file each; every one takes a core and up to 4 GB.
 JOBS ?= 2
 
+# Python keeps what it compiled, also where the environment says not to: the import of transformers
+# takes 4 s instead of 10, and the tests start it in some hundred processes.
+export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: model run lab book test test-starting test-portable notebooks bench publish stick clean
 
 $(READY): requirements.txt pyproject.toml
