@@ -36,12 +36,7 @@ def copy_lessons(repository: str, tag: str) -> None:
                 link = rf"[\1]({repository}/blob/{tag}/\2)" if repository else r"\1"
                 cell.source = TO_THE_REPOSITORY.sub(link, cell.source)
                 continue
-            # Of a progress bar only the text before its first step is stored; it says nothing here.
-            cell.outputs = [
-                output
-                for output in cell.outputs
-                if output.output_type != "display_data" or set(output.data) != {"text/plain"}
-            ]
+            cell.outputs = [output for output in cell.outputs if not course.is_progress_bar(output)]
             for output in cell.outputs:
                 if "image/png" in output.get("data", {}):
                     cell.metadata["mystnb"] = {"image": {"alt": output.data["text/plain"]}}

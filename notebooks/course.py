@@ -133,14 +133,18 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
+def is_progress_bar(output: NotebookNode) -> bool:
+    """Tell a bar, of which a page would show the text before its first step, from what is worth reading."""
+    return "%|" in output.get("data", {}).get("text/plain", "")
+
+
 def to_html(notebook: NotebookNode, title: str) -> str:
     """Render an executed lesson as one self-contained page."""
     for cell in notebook.cells:
         if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if not is_progress_bar(output)]
             for output in cell.outputs:
-                if "image/png" in output.get("data", {}):
-                    output.data.pop(LIVE, None)  # the still picture of something live
-            cell.outputs = [output for output in cell.outputs if LIVE not in output.get("data", {})]
+                output.get("data", {}).pop(LIVE, None)  # the still picture in its place is left
     left_out = Config(TagRemovePreprocessor={"enabled": True, "remove_cell_tags": {"remove-cell"}})
     loaders = [DictLoader({"page.html.j2": PAGE})]
     exporter = HTMLExporter(config=left_out, template_file="page.html.j2", extra_loaders=loaders)

@@ -150,6 +150,7 @@ def test_the_playground_is_live_in_jupyterlab(lab: str, page: Any) -> None:
     cell = code_cell(page, "playground(model, tokenizer)")
     cell.get_by_text("5 pads on the left, no mask").first.wait_for(timeout=MINUTES_5)
     below = cell.locator("pre").first
+    assert cell.get_by_text("A still picture").count() == 0  # the live one is in its place
     assert "The capital of France is Paris." not in below.inner_text()
     cell.get_by_role("checkbox").check()
     cell.get_by_text("5 pads on the left, with the mask").first.wait_for()
@@ -164,3 +165,6 @@ def test_the_playground_is_live_in_jupyterlab(lab: str, page: Any) -> None:
     cell.get_by_text("5 pads on the left, with the mask").first.wait_for()
     assert "Bananas" in below.inner_text()
     assert "Bananas" in cell.locator("img").first.get_attribute("alt")
+    cell.get_by_role("slider").focus()
+    page.keyboard.press("ArrowRight")
+    cell.get_by_text("6 pads on the left, with the mask").first.wait_for()

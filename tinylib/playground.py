@@ -1,6 +1,6 @@
 """A playground for lesson 02: move pads, mask and side, and see the answer, the grid and the attention.
 
-Live where a notebook has widgets; elsewhere (a page, a test) its still picture stands in.
+Live where a notebook has widgets; elsewhere (a page, a test) a still picture of the same stands in.
 """
 
 import base64
@@ -42,24 +42,30 @@ def playground(
         "mask": ipywidgets.Checkbox(False, description="attention mask"),
         "side": ipywidgets.ToggleButtons(options=["left", "right"], description="side"),
     }
-    below = ipywidgets.HTML()
+    words, figure = ipywidgets.HTML(), ipywidgets.HTML()
 
-    def look(*_: Any) -> dict[str, bytes | str]:
+    def look(*_: Any) -> tuple[str, show.Picture]:
         text, picture = scene(model, tokenizer, **{name: control.value for name, control in controls.items()})
         drawn = base64.b64encode(picture.png).decode()
-        below.value = (
-            f'<pre style="white-space: pre; overflow-x: auto">{html.escape(text)}</pre>'
+        words.value = f'<pre style="white-space: pre; overflow-x: auto">{html.escape(text)}</pre>'
+        figure.value = (
             f'<img style="max-width: 100%" alt="{html.escape(picture.alt)}" '
             f'src="data:image/png;base64,{drawn}">'
         )
-        return picture._repr_mimebundle_()
+        return text, picture
 
-    still = look()
+    text, picture = look()
     for control in controls.values():
         control.observe(look, "value")
-    box = ipywidgets.VBox([*controls.values(), below])
+    still = f"A still picture. In Jupyter or Colab, run this cell for the live one.\n\n{text}"
+    _display(ipywidgets.VBox([*controls.values(), words]), {"text/plain": still})
+    _display(figure, picture._repr_mimebundle_())
+
+
+def _display(widget: ipywidgets.Widget, still: dict[str, bytes | str]) -> None:
+    """Display a widget, and in its place something still where there are no widgets."""
     # Written out, since ipywidgets 7, which some services still have, cannot hand out its bundle.
-    live = {"version_major": 2, "version_minor": 0, "model_id": box.model_id}
+    live = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
     display({"application/vnd.jupyter.widget-view+json": live} | still, raw=True)
 
 
@@ -123,5 +129,5 @@ def _strip(setting: str, answer: str, parts: list[tuple[str, list[tuple[str, flo
     return show.Picture(
         figure,
         f"{setting}: the model answers “{answer}”. Bars, one for each token: the last token spends "
-        f"{on_pads:.0%} of its attention on the pads. A still picture; run the cell for the live one.",
+        f"{on_pads:.0%} of its attention on the pads.",
     )
