@@ -36,6 +36,7 @@ html_theme_options = {
     "show_toc_level": 2,
     "use_download_button": False,
     "use_fullscreen_button": False,
+    "footer_content_items": [],  # else it says that no author is named
     "navbar_persistent": [],  # the search field is at the head of the menu already
 }
 if REPOSITORY:  # a lesson's path in the book is its path in the repository

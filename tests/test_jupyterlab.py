@@ -165,6 +165,12 @@ def test_the_playground_is_live_in_jupyterlab(lab: str, page: Any) -> None:
     cell.get_by_text("5 pads on the left, with the mask").first.wait_for()
     assert "Bananas" in below.inner_text()
     assert "Bananas" in cell.locator("img").first.get_attribute("alt")
+    cell.locator("input[type=text]").first.fill("")
+    page.keyboard.press("Enter")
+    cell.get_by_text("Type a prompt.").wait_for()
+    cell.locator("input[type=text]").first.fill("Name three fruits.")
+    page.keyboard.press("Enter")
     cell.get_by_role("slider").focus()
-    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")  # before that prompt is answered
     cell.get_by_text("6 pads on the left, with the mask").first.wait_for()
+    cell.locator('img[alt^="6 pads on the left, with the mask: the model answers “1. Bananas"]').wait_for()

@@ -1,6 +1,9 @@
 """The playground shows what the model does: its own answer, its own attention, and it leaves it as it was."""
 
-import matplotlib.pyplot as plt
+import threading
+import time
+from unittest.mock import Mock
+
 import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -48,7 +51,6 @@ def test_the_scene_is_what_the_model_does(
         assert on_pads == 0
     if not mask and pads:
         assert on_pads > 0
-    plt.close(figure)
 
 
 def test_an_interrupted_scene_leaves_the_model_as_it_was(
@@ -65,3 +67,35 @@ def test_an_interrupted_scene_leaves_the_model_as_it_was(
     with pytest.raises(KeyboardInterrupt), torch.no_grad():
         playground.scene(model, tokenizer, PROMPT, 3, True, "left")
     assert model.config._attn_implementation == before
+
+
+def test_changes_come_one_after_another_and_the_last_one_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_work, most = [], []
+
+    def scene(*_: object, prompt: str, pads: int, **__: object) -> tuple[str, show.Picture]:
+        at_work.append(pads)
+        most.append(len(at_work))
+        time.sleep(0.05)
+        at_work.pop()
+        return f"{pads} pads, {prompt}", Mock(png=b"", alt=f"{pads} pads")
+
+    shown = []
+    monkeypatch.setattr(playground, "scene", scene)
+    monkeypatch.setattr(playground, "_display", lambda widget, still: shown.append(widget))
+    playground.playground(Mock(), Mock(), "Hello")
+    box, figure = shown
+    prompt, slider, _, _, words = box.children
+    changes = [threading.Thread(target=setattr, args=(slider, "value", pads)) for pads in (6, 7, 8)]
+    for change in changes:
+        change.start()
+    for change in changes:
+        change.join()
+    assert max(most) == 1
+    assert f"{slider.value} pads, Hello" in words.value
+    assert f'alt="{slider.value} pads"' in figure.value
+
+    prompt.value = "  "
+    assert words.value == "<pre>Type a prompt.</pre>"
+    assert figure.value == ""
+    prompt.value = "Again"
+    assert f"{slider.value} pads, Again" in words.value

@@ -92,6 +92,15 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
         ),
         ("lambda rows, pad_id: ([[2, 2, 5, 2], [7, 8, 9, 5]], [[0, 0, 1, 1], [1, 1, 1, 1]])", None),
         ("lambda rows, pad_id: rows", None),
+        (
+            """
+            def pad_left(rows, pad_id):
+                missing = [max(0, len(rows[-1]) - len(row)) for row in rows]
+                ids = [[pad_id] * n + row for row, n in zip(rows, missing)]
+                return ids, [[0] * n + [1] * len(row) for row, n in zip(rows, missing)]
+            """,
+            None,
+        ),
     ],
     "masked_softmax": [
         ("lambda scores, mask: torch.tensor(scores).softmax(-1)", "my pads still get a weight"),
@@ -338,6 +347,7 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
         ("lambda losses, counts: max(losses)", None),
     ],
     "pad_labels": [
+        ("lambda rows: [row + [-100] * (len(rows[-1]) - len(row)) for row in rows]", None),
         (
             """
             def pad_labels(rows):

@@ -1,13 +1,9 @@
 """Is this machine ready for the course? ``python -m tinylib.environment`` tells, line by line."""
 
+import os
 import sys
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-
-import psutil
-from packaging.requirements import Requirement
-
-from tinylib import models
 
 NEEDED_MEMORY = 3_000_000_000  # bytes; a lesson's process stays below
 
@@ -18,50 +14,55 @@ def check() -> bool:
     Returns:
         True if every check passed. A missing model is not a failure: it is fetched when first used.
     """
-    checks = [_python(), *_packages(), _memory(), _model(), (True, f"device {models.best_device()}", "")]
+    # pip installs the course for no older Python than it needs, so that needs no check.
+    checks = [(True, f"Python {sys.version.split()[0]}", ""), *_packages()]
+    if all(fine for fine, _, _ in checks):
+        checks += _machine()
     for fine, what, advice in checks:
-        print(f"{'ok  ' if fine else 'NO  '} {what}" + (f"\n     → {advice}" if advice else ""))
+        print(f"ok   {what}" if fine else f"NO   {what}\n     → {advice}")
     ready = all(fine for fine, _, _ in checks)
     print("Ready." if ready else "Not ready yet: see the lines that begin with NO.")
     return ready
 
 
-def _python() -> tuple[bool, str, str]:
-    fine = sys.version_info >= (3, 11)
-    return fine, f"Python {sys.version.split()[0]}", "" if fine else "The course needs Python 3.11 or newer."
-
-
 def _packages() -> list[tuple[bool, str, str]]:
     """Compare what is installed with the ranges that pyproject.toml gives."""
+    try:
+        from packaging.requirements import Requirement
+
+        ours = map(Requirement, requires("tinylib") or [])
+    except (ImportError, PackageNotFoundError):
+        advice = "README.md says how, under Start. After `make`, take .venv/bin/python in place of python."
+        return [(False, f"the course is not installed for {sys.executable}", advice)]
     checks = []
-    for requirement in map(Requirement, requires("tinylib") or []):
-        if requirement.marker is not None:  # of an extra (lab, test)
-            continue
-        advice = f'python -m pip install "{requirement}"'
+    for need in [need for need in ours if need.marker is None]:  # the others belong to extras (lab, test)
         try:
-            found = version(requirement.name)
+            found = version(need.name)
         except PackageNotFoundError:
-            checks.append((False, f"{requirement.name} is not installed", advice))
-            continue
-        fine = requirement.specifier.contains(found, prereleases=True)
-        checks.append((fine, f"{requirement.name} {found}", "" if fine else advice))
+            found = ""
+        fine = bool(found) and need.specifier.contains(found, prereleases=True)
+        checks.append((fine, f"{need.name} {found or 'is not installed'}", f'python -m pip install "{need}"'))
     return checks
 
 
-def _memory() -> tuple[bool, str, str]:
+def _machine() -> list[tuple[bool, str, str]]:
+    """Look at memory, model and device, with packages that are imported only when they are all there."""
+    import psutil
+
+    from tinylib import models
+
     available = psutil.virtual_memory().available
-    fine = available >= NEEDED_MEMORY
-    advice = "" if fine else "Close other programs or notebooks (Kernel → Shut Down All Kernels)."
-    return fine, f"memory: {available / 1e9:.1f} GB available, 3 GB needed", advice
-
-
-def _model() -> tuple[bool, str, str]:
-    folder = models.cached_folder()
-    if folder.is_dir():
-        home = Path.home()
-        shown = f"~/{folder.relative_to(home).as_posix()}" if folder.is_relative_to(home) else folder
-        return True, f"the model is in {shown}", ""
-    return True, "the model is not here yet", "It comes by itself when first used (93 MB, once)."
+    memory = f"memory: {available / 1e9:.1f} GB available, 3 GB needed"
+    advice = "Close other programs or notebooks (Kernel → Shut Down All Kernels)."
+    checks = [(available >= NEEDED_MEMORY, memory, advice), (True, f"device {models.best_device()}", "")]
+    name = os.environ.get("TINYLIB_MODEL") or models.DEFAULT_NAME
+    if name == models.DEFAULT_NAME and not models.cached_folder().is_dir():
+        return [*checks, (True, "the model is not here yet: it is fetched when first used (93 MB, once)", "")]
+    try:
+        source = models.resolve(name).replace(str(Path.home()), "~", 1)
+        return [*checks, (True, f"the model is {source}", "")]
+    except (ValueError, RuntimeError) as error:
+        return [*checks, (False, "the model cannot be loaded", str(error).replace("\n", " "))]
 
 
 if __name__ == "__main__":

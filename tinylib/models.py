@@ -74,7 +74,7 @@ def load(
             or transformers cannot load them as a causal model and its tokenizer.
     """
     name = os.fspath(name or os.environ.get("TINYLIB_MODEL") or DEFAULT_NAME)
-    source = _resolve(name)
+    source = resolve(name)
     device = torch.device(device or best_device())
     dtype = dtype or best_dtype(device)
     with progress_bars(not Path(source).is_dir()):
@@ -181,8 +181,13 @@ def verify(folder: Path) -> None:
             )
 
 
-def _resolve(name: str) -> str:
-    """Turn a name into what ``from_pretrained`` takes: a folder's path or a hub id."""
+def resolve(name: str) -> str:
+    """Turn a name into what ``from_pretrained`` takes: a folder's path or a hub id.
+
+    Raises:
+        ValueError: Unknown name, or a folder without ``config.json``.
+        RuntimeError: The shipped model cannot be fetched, or its files are damaged.
+    """
     if name == DEFAULT_NAME:
         folder = fetch()
         verify(folder)

@@ -5,12 +5,13 @@ Live where a notebook has widgets; elsewhere (a page, a test) a still picture of
 
 import base64
 import html
+import threading
 from typing import Any
 
 import ipywidgets
-import matplotlib.pyplot as plt
 import torch
 from IPython.display import display
+from matplotlib.figure import Figure
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinylib import show
@@ -43,8 +44,9 @@ def playground(
         "side": ipywidgets.ToggleButtons(options=["left", "right"], description="side"),
     }
     words, figure = ipywidgets.HTML(), ipywidgets.HTML()
+    one_at_a_time = threading.Lock()
 
-    def look(*_: Any) -> tuple[str, show.Picture]:
+    def look() -> tuple[str, show.Picture]:
         text, picture = scene(model, tokenizer, **{name: control.value for name, control in controls.items()})
         drawn = base64.b64encode(picture.png).decode()
         words.value = f'<pre style="white-space: pre; overflow-x: auto">{html.escape(text)}</pre>'
@@ -54,9 +56,17 @@ def playground(
         )
         return text, picture
 
+    def look_again(_: Any) -> None:
+        # JupyterLab may deliver one change while another is answered, in another thread of the kernel.
+        with one_at_a_time:
+            if controls["prompt"].value.strip():
+                look()
+            else:
+                words.value, figure.value = "<pre>Type a prompt.</pre>", ""
+
     text, picture = look()
     for control in controls.values():
-        control.observe(look, "value")
+        control.observe(look_again, "value")
     still = f"A still picture. In Jupyter or Colab, run this cell for the live one.\n\n{text}"
     _display(ipywidgets.VBox([*controls.values(), words]), {"text/plain": still})
     _display(figure, picture._repr_mimebundle_())
@@ -93,7 +103,7 @@ def scene(
     weights = torch.stack(attentions)[:, 0, :, -1].float().mean(dim=(0, 1)).tolist()
     tokens = show.token_strings(tokenizer, inputs["input_ids"][0])
     setting = f"{pads} pads on the {side}, {'with the mask' if mask else 'no mask'}"
-    text = f"{setting}\n\nanswer │ {answer}\n\n{grid}"
+    text = f"{setting}\n\nprompt │ {prompt}\nanswer │ {answer}\n\n{grid}"
     seen = list(zip(tokens, weights))
     parts = [("pads", seen[:pads]), ("text", seen[pads:])]
     if side == "right":
@@ -103,7 +113,8 @@ def scene(
 
 def _strip(setting: str, answer: str, parts: list[tuple[str, list[tuple[str, float]]]]) -> show.Picture:
     """Draw one bar for each token, pads orange: how much the last token looks at it."""
-    figure, axes = plt.subplots(figsize=(7.2, 3.4), layout="constrained")
+    figure = Figure(figsize=(7.2, 3.4), layout="constrained")  # pyplot is not made for threads
+    axes = figure.subplots()
     names = []
     for kind, tokens in parts:
         half = MOST[kind] // 2

@@ -97,7 +97,7 @@ def install(stick: Path, target: Path, files: dict[str, int]) -> None:
         packages = map(str, wheels(stick, files))  # all of them, so that nothing is left to look for
         _run([str(python), "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", *packages])
         (target / READY).write_text(json.dumps(files), encoding="utf-8")
-    print("3/3 putting the model into the cache", flush=True)
+    print("3/3 putting the model into the cache, from the stick", flush=True)
     # An address, since pip would cut a path at its spaces.
     _run([str(python), "-m", "tinylib.models"], PIP_FIND_LINKS=(stick / "model").as_uri())
 

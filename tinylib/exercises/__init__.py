@@ -84,7 +84,7 @@ def _judge_value(card: Card, answer: Any) -> Verdict:
         if _same(given, mistake.answer):
             return _wrong(f"{mistake.says} Open the hint “{mistake.hint}”.")
     if type(given) is not type(card.answer):
-        return _wrong(f"the answer is a {type(card.answer).__name__}, yours is {_short(given)}")
+        return _wrong(f"the answer is a {type(card.answer).__name__}, yours is {_short(answer)}")
     if isinstance(given, set):
         odd = given - card.answer
         return _wrong(f"{min(map(repr, odd))} does not belong to it." if odd else "something is missing.")
@@ -121,7 +121,7 @@ def _judge_function(exercise: str, card: Card, answer: Any) -> Verdict:
     for mistake in card.mistakes:
         if _same(given, _results(mistake.answer, cases)):
             return _wrong(f"{mistake.says} Open the hint “{mistake.hint}”.")
-    if all(_same(result, given[0]) for result in given):
+    if type(given[0]) is type(expected[0]) and all(_same(result, given[0]) for result in given):
         return _wrong(f"your answer is always {_short(given[0])}. It has to follow from the arguments.")
     i = next(i for i in range(len(cases)) if not _same(given[i], expected[i]))
     first = "the example is right, but " if i else ""
