@@ -143,9 +143,9 @@ def answer_line(runs: list[dict[str, Any]]) -> str:
 def work_line(runs: list[dict[str, float]]) -> str:
     """Say how close a training step comes to the speed of a large matrix product."""
     return (
-        f"A training step of tinylib computes {median(run['gflops'] for run in runs):.0f} GFLOP/s: "
-        f"{median(run['gflops'] / run['peak'] for run in runs):.0%} of what a large matrix product reaches "
-        f"({median(run['peak'] for run in runs):.0f})."
+        f"A training step of tinylib computes {median(run['gflops'] for run in runs):.0f} GFLOP/s, a large "
+        f"matrix product {median(run['peak'] for run in runs):.0f}; the share is "
+        f"{median(run['gflops'] / run['peak'] for run in runs):.0%} (each the median of its runs)."
     )
 
 

@@ -5,13 +5,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 
 from tinylib.exercises import EXERCISES, grade
 
-NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 LESSON = {"safe_rows": "01_garbled_output", "pad_left": "02_fix_with_masks", "is_right": "02_fix_with_masks"}
 FORGED = [
     {"output_type": "stream", "name": "stdout", "text": ["✓ Right, on the example and 40 fresh cases."]}
@@ -44,18 +47,23 @@ def cell(name: str, answer: str) -> str:
 
 
 def returned(
-    path: Path, answers: dict[str, str] | None = None, *, lesson: str = "01_garbled_output", before: str = ""
+    path: Path,
+    answers: dict[str, str] | None = None,
+    *,
+    lesson: str = "01_garbled_output",
+    before: str = "",
+    cards: Collection[str] = LESSON,
 ) -> Path:
     """Write a lesson's notebook as a student returns it, with some answers, and perhaps a cell before them.
 
-    Of the lesson's cards it keeps those of the three exercises that these tests ask.
+    Of the lesson's cards it keeps those asked for: most tests here ask three exercises only.
     """
     notebook = json.loads((NOTEBOOKS / f"{lesson}.ipynb").read_text(encoding="utf-8"))
     kept = []
     for old in notebook["cells"]:
         source = "".join(old["source"])
         if "exercises.check(" in source:
-            names = [name for name in LESSON if f'exercises.check("{name}"' in source]
+            names = [name for name in cards if f'exercises.check("{name}"' in source]
             if not names:
                 continue
             if answers and names[0] in answers:
@@ -208,6 +216,29 @@ exercises.EXERCISES.clear()
     assert rows[5][-1] == "01_garbled_output_emil.ipynb: the file is damaged: it is not JSON"
     assert rows[1][-1] == rows[2][-1] == ""
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["grades.csv"]
+
+
+def test_the_table_in_the_readme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, fifth = "01_garbled_output", "05_pad_is_not_eos"
+    right = {
+        "safe_rows": SAFE_ROWS,
+        "garbled_calls": 'garbled_calls = {"A", "D", "F"}',
+        "pad_labels": """
+def pad_labels(rows):
+    width = max(len(row) for row in rows)
+    return [row + [-100] * (width - len(row)) for row in rows]
+""",
+    }
+    returned(tmp_path / "anna" / f"{first}.ipynb", right, cards=EXERCISES)
+    returned(tmp_path / "anna" / f"{fifth}.ipynb", right, lesson=fifth, cards=EXERCISES)
+    returned(tmp_path / "ben" / f"{first}.ipynb", {"safe_rows": ONE_ROW_ONLY}, cards=EXERCISES)
+    returned(tmp_path / "ben" / f"{fifth}.ipynb", lesson=fifth, cards=EXERCISES)
+    (tmp_path / f"{first}_emil.ipynb").write_text("{")
+    run(monkeypatch, tmp_path)
+    printed = capsys.readouterr().out.split("\n\n", 1)[1].strip("\n")
+    assert f"```text\n{printed}\n```" in README
 
 
 @pytest.mark.parametrize("lesson", grade.LESSONS)
