@@ -40,11 +40,14 @@ PAGE = """{% extends "lab/index.html.j2" %}
 {%- set alt = output.data["text/plain"] | escape %}
 <img src="data:image/png;base64,{{ output.data["image/png"] }}" alt="{{ alt }}">
 </div>{% endblock %}
+{% block body_header %}{{ super() }}<p class="up"><a href="index.html">← all lessons</a></p>{% endblock %}
 {% block html_head_js %}{% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
 {% block html_head_js_mermaidjs %}{% endblock %}
 {% block html_head_css %}<style>
 .jp-OutputArea-output pre { white-space: pre; overflow-x: auto; } img { max-width: 100%; }
+.up { margin: 0 0 1rem; font-family: var(--jp-content-font-family); }
+.up a { color: var(--jp-content-link-color); }
 </style>{% endblock %}
 """
 INDEX = """<!DOCTYPE html>

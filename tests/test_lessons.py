@@ -135,6 +135,7 @@ def test_pages_keep_solutions_folded_and_figures_described(monkeypatch: pytest.M
         assert "](" not in aim
         assert not re.search(r"</summary>\s*</details>", page), "a hint or a solution lies open"
         assert "<details>" in page
+        assert page.index('<a href="index.html">') < page.index("<h1")
         assert not re.search(r"""(src|import)\W{0,2}["']https?:""", page), "the page needs the network"
         assert page.count("<img") == page.count('alt="')
         assert "execute_result" not in page
