@@ -10,6 +10,8 @@ import random
 import re
 import textwrap
 import time
+from collections import deque
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -237,7 +239,7 @@ def test_the_letters_of_garbled_calls_are_what_the_model_does(
 
 def test_the_same_answer_for_everything_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert said(capsys, "pads_per_row", lambda rows: [3, 0]) == (
-        "✗ Not yet: your answer is always [3, 0]. It has to follow from the arguments."
+        "✗ Not yet: your answer is always [3, 0]. But pads_per_row([[5, 2]]) is [0]."
     )
 
 
@@ -255,9 +257,15 @@ def test_of_a_batch_the_part_that_differs_is_shown(capsys: pytest.CaptureFixture
         return row | {"labels": [-100] * len(row["labels"])}
 
     told = (
-        "✗ Not yet: in pack_row([[5, 6, 2], [7, 2]]) labels should be [-100, 6, 2, -100, 2], yours gives [-"
+        "✗ Not yet: pack_row([[5, 6, 2], [7, 2]])['labels'] should be [-100, 6, 2, -100, 2], yours gives [-"
     )
     assert said(capsys, "pack_row", all_ignored).startswith(told)
+    ids, mask = [[2, 2, 5, 2], [7, 8, 9, 5]], [[0, 0, 1, 1], [1, 1, 1, 0]]
+    text = said(capsys, "pad_left", lambda rows, pad_id: (ids, mask) if len(rows[0]) == 2 else rows)
+    assert text == (
+        "✗ Not yet: pad_left([[5, 2], [7, 8, 9, 5]], 2)[1][1] should be [1, 1, 1, 1], "
+        "yours gives [1, 1, 1, 0]"
+    )
     told = "✗ Not yet: the keys should be ['input_ids', 'position_ids', 'labels'], yours are ['input_ids']"
     assert said(capsys, "pack_row", lambda samples: {"input_ids": samples}) == told
 
@@ -275,7 +283,7 @@ def test_of_an_unknown_value_it_is_said_what_is_wrong(
 ) -> None:
     assert said(capsys, "garbled_calls", eval(value)) == f"✗ Not yet: {told}"
     assert said(capsys, "read_the_grid", [2]).endswith("the list should have 10 entries, yours has 1.")
-    assert said(capsys, "read_the_grid", [2] * 10).endswith("the first wrong entry is at index 0: 2.")
+    assert said(capsys, "read_the_grid", [3] * 10).endswith("the first wrong entry is at index 0: 3.")
 
 
 def test_right_for_the_example_only_is_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -341,12 +349,18 @@ def test_a_strange_result_is_a_wrong_answer(
     assert said(capsys, name, answer).startswith("✗ Not yet: ")
 
 
-def test_a_tensor_a_tuple_and_a_whole_number_as_float_are_as_good_as_a_list(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    for convert in (tuple, torch.tensor, lambda counts: [float(count) for count in counts]):
+def test_what_holds_the_same_numbers_is_as_good_as_a_list(capsys: pytest.CaptureFixture[str]) -> None:
+    def fractions(counts: list[int]) -> list[Fraction]:
+        return [Fraction(count) for count in counts]
+
+    for convert in (tuple, deque, torch.tensor, fractions, lambda counts: dict(enumerate(counts)).values()):
         answer = EXERCISES["pads_per_row"].answer
         assert said(capsys, "pads_per_row", lambda rows: convert(answer(rows))).startswith("✓ Right")  # noqa: B023
+
+
+def test_an_iterator_is_told_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, "safe_rows", lambda lengths: filter(None, lengths))
+    assert text.endswith("should be [2, 3], yours gives <filter: make it a list with list(…)>")
 
 
 def test_an_answer_may_change_its_arguments(capsys: pytest.CaptureFixture[str]) -> None:

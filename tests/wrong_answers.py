@@ -6,6 +6,16 @@ mistake that no card foresees: the checker then shows the first case that goes w
 
 WRONG: dict[str, list[tuple[str, str | None]]] = {
     "pads_per_row": [
+        ("lambda rows: [5 - len(row) for row in rows]", None),
+        (
+            """
+            def pads_per_row(rows):
+                rows = [torch.tensor(row) for row in rows]
+                padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+                return [sum(t == 0 for t in row) for row in padded.tolist()]
+            """,
+            None,
+        ),
         ("lambda rows: list(map(len, rows))", "I get the lengths"),
         ("lambda rows: [len(r) - max(len(s) for s in rows) for r in rows]", "I get the lengths"),
         ("lambda rows: max(map(len, rows)) * len(rows) - sum(map(len, rows))", "I get one number only"),
@@ -13,6 +23,15 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
         ("lambda rows: [3, 0]", None),
     ],
     "safe_rows": [
+        (
+            """
+            def safe_rows(lengths):
+                if len(set(lengths)) == 1:
+                    return []
+                return [i for i, n in enumerate(lengths) if n == max(lengths)]
+            """,
+            None,
+        ),
         ("lambda lengths: lengths.index(max(lengths))", "it fails when two rows are the longest"),
         (
             "lambda lengths: [sorted(range(len(lengths)), key=lambda i: -lengths[i])[0]]",
@@ -29,6 +48,7 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
         ("lambda lengths: [len(lengths) - 1]", None),
     ],
     "garbled_calls": [
+        ("{'a', 'd'}", "F does not generate at all"),
         ("{'B', 'C', 'E'}", "what do all the wrong ones lack?"),
         ("{'A', 'F'}", "D names the pad: does that not help?"),
         ("{'D', 'A'}", "F does not generate at all"),
@@ -38,6 +58,63 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
         ("'ADF'", None),
     ],
     "pad_left": [
+        (
+            """
+            def pad_left(rows, pad_id):
+                width = max(map(len, rows))
+                ids = [[2] * (width - len(row)) + row for row in rows]
+                return ids, [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+            """,
+            None,
+        ),
+        (
+            """
+            def pad_left(rows, pad_id):
+                width = max(map(len, rows))
+                ids, masks = [], []
+                for row in rows:
+                    ids.append([pad_id] * (width - len(row)) + row)
+                    real, mask = False, []
+                    for token in ids[-1]:
+                        real = real or token != pad_id
+                        mask.append(int(real))
+                    masks.append(mask)
+                return ids, masks
+            """,
+            "it says that my mask looks at the ids",
+        ),
+        (
+            """
+            def pad_left(rows, pad_id):
+                width, ids = max(map(len, rows)), []
+                for row in rows:
+                    ids.append([pad_id] * (width - len(row)) + row)
+                    mask = [0] * (width - len(row)) + [1] * len(row)
+                return ids, [mask for _ in rows]
+            """,
+            "it says that every row gets the same mask",
+        ),
+        (
+            """
+            def pad_left(rows, pad_id):
+                width = max(map(len, rows))
+                for i, row in enumerate(rows):
+                    rows[i] = [pad_id] * (width - len(row)) + row
+                return rows, [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+            """,
+            "it says that my mask is all ones, or inverted",
+        ),
+        (
+            """
+            def pad_left(rows, pad_id):
+                rows = [torch.tensor(row).flip(0) for row in rows]
+                mask = [torch.ones_like(row) for row in rows]
+                pad = torch.nn.utils.rnn.pad_sequence
+                ids = pad(rows, batch_first=True, padding_value=pad_id)
+                return ids.flip(1).squeeze(), pad(mask, batch_first=True).flip(1).squeeze()
+            """,
+            None,
+        ),
         (
             """
             def pad_left(rows, pad_id):
@@ -103,6 +180,31 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
         ),
     ],
     "masked_softmax": [
+        (
+            """
+            def masked_softmax(scores, mask):
+                scores = torch.tensor(scores)
+                scores.masked_fill(torch.tensor(mask) == 0, float("-inf"))
+                return scores.softmax(0)
+            """,
+            "my pads still get a weight",
+        ),
+        (
+            """
+            def masked_softmax(scores, mask):
+                weights = torch.tensor(scores[1:]).exp() * torch.tensor(mask[1:])
+                return [0.0, *(weights / weights.sum()).tolist()]
+            """,
+            None,
+        ),
+        (
+            """
+            def masked_softmax(scores, mask):
+                weights = torch.tensor(scores).exp() * torch.tensor([*mask[:-1], 1])
+                return weights / weights.sum()
+            """,
+            None,
+        ),
         ("lambda scores, mask: torch.tensor(scores).softmax(-1)", "my pads still get a weight"),
         (
             "lambda scores, mask: (torch.tensor(scores) * torch.tensor(mask)).softmax(-1)",
@@ -123,6 +225,21 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
         ),
     ],
     "last_real_column": [
+        (
+            """
+            def last_real_column(mask):
+                last = []
+                for row in mask:
+                    found = None
+                    for column in range(len(row) - 1, 0, -1):
+                        if row[column]:
+                            found = column
+                            break
+                    last.append(found)
+                return last
+            """,
+            None,
+        ),
         (
             "lambda attention_mask: [len(attention_mask[0]) - 1] * len(attention_mask)",
             "it fails for pads on the right",
@@ -178,6 +295,7 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
         ("lambda task, side, mask: True", None),
     ],
     "read_the_grid": [
+        ("[-100] * 5 + [0] * 4 + [2]", "there are three </s>, which of them counts?"),
         ("[-100, -100, -100, -100, 21, 22, 23, 2, -100, -100]", "who shifts here?"),
         ("[1, 10, 11, 2, 12, 21, 22, 23, 2, -100]", "where do the model's words begin?"),
         ("[-100] * 4 + [12, 21, 22, 23, 2, -100]", "where do the model's words begin?"),
@@ -190,11 +308,29 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
         ("[-100] * 3 + [2, -100, 21, 22, 23, 2, -100]", "there are three </s>, which of them counts?"),
         ("[1, 10, 11, 2, 12, 21, 22, 23, 2, 2]", "where do the model's words begin?"),
         ("[-100] * 5 + [21, 22, 23, -100, 2]", "there are three </s>, which of them counts?"),
-        ("[-100] * 10", None),
+        ("[-100] * 10", "where do the model's words begin?"),
         ("[21, 22, 23, 2]", None),
         ("'21 22 23 2'", None),
     ],
     "targets": [
+        (
+            """
+            def targets(ids, prompt_length):
+                said = []
+                for i, token in enumerate(ids):
+                    said.append(-100 if i < prompt_length - 1 or token == 2 else ids[i + 1])
+                return said
+            """,
+            None,
+        ),
+        (
+            """
+            def targets(ids, prompt_length):
+                end = ids.index(2)
+                return [ids[i + 1] if prompt_length - 1 <= i < end else -100 for i in range(len(ids))]
+            """,
+            None,
+        ),
         (
             "lambda ids, prompt_length: [-100] * prompt_length + ids[prompt_length:]",
             "it says that I have shifted twice, or not at all",
@@ -284,6 +420,27 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
         (
             """
             def whole_turns(turns, limit):
+                while len(turns) > 1 and sum(len(r) + len(s) for r, s in turns) > limit:
+                    turns.pop()
+                return len(turns)
+            """,
+            None,
+        ),
+        (
+            """
+            def whole_turns(turns, limit):
+                used = 0
+                for turn in turns:
+                    used += len(turn[0]) + len(turn[1])
+                    if used > limit:
+                        return turns.index(turn)
+                return len(turns)
+            """,
+            None,
+        ),
+        (
+            """
+            def whole_turns(turns, limit):
                 used = kept = 0
                 for read, said in turns:
                     used += len(read + said)
@@ -337,6 +494,14 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
         ),
     ],
     "step_loss": [
+        (
+            "lambda losses, counts: sum(x * n for x, n in dict(zip(losses, counts)).items()) / sum(counts)",
+            None,
+        ),
+        (
+            "lambda losses, counts: sum(losses[counts.index(n)] * n for n in counts) / sum(counts)",
+            None,
+        ),
         ("lambda losses, counts: torch.tensor(losses).mean()", "it says mean of the means"),
         ("lambda losses, counts: losses[0]", None),
         (
@@ -347,6 +512,22 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
         ("lambda losses, counts: max(losses)", None),
     ],
     "pad_labels": [
+        (
+            """
+            def pad_labels(rows):
+                width = max(map(len, rows))
+                return list({tuple(row): row + [-100] * (width - len(row)) for row in rows}.values())
+            """,
+            None,
+        ),
+        (
+            """
+            def pad_labels(rows):
+                width = max(map(len, rows))
+                return [row + [-100] * (width - sum(label != -100 for label in row)) for row in rows]
+            """,
+            None,
+        ),
         ("lambda rows: [row + [-100] * (len(rows[-1]) - len(row)) for row in rows]", None),
         (
             """
@@ -383,6 +564,78 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
         ("lambda rows: [rows[0] + [-100] * (max(map(len, rows)) - len(rows[0]))] + rows[1:]", None),
     ],
     "collate": [
+        (
+            """
+            def collate(rows, pad_id):
+                width = max(len(ids) for ids, _ in rows)
+                batch = {"input_ids": [], "attention_mask": [], "labels": []}
+                for ids, labels in rows:
+                    pads = width - len(ids)
+                    batch["input_ids"].append(ids + [pad_id] * pads)
+                    batch["attention_mask"].append([1] * len(ids) + [0] * pads)
+                    learned = [-100 if label == pad_id else label for label in labels[:-1]] + labels[-1:]
+                    batch["labels"].append(learned + [-100] * pads)
+                return batch
+            """,
+            None,
+        ),
+        (
+            """
+            def collate(rows, pad_id):
+                width = max(len(ids) for ids, _ in rows)
+                batch = {"input_ids": [], "attention_mask": [], "labels": []}
+                for ids, labels in rows:
+                    pads = width - len(ids)
+                    batch["input_ids"].append(ids + [pad_id] * pads)
+                    batch["attention_mask"].append([1] * len(ids) + [0] * pads)
+                    prompt = labels.count(-100)
+                    batch["labels"].append([-100] * prompt + ids[prompt:] + [-100] * pads)
+                return batch
+            """,
+            None,
+        ),
+        (
+            """
+            def collate(rows, pad_id):
+                width = max(len(ids) for ids, _ in rows)
+                batch = {"input_ids": [], "attention_mask": [], "labels": []}
+                for ids, labels in rows:
+                    pads = width - len(ids)
+                    batch["input_ids"].append(ids + [2] * pads)
+                    batch["attention_mask"].append([1] * len(ids) + [0] * pads)
+                    batch["labels"].append(labels + [-100] * pads)
+                return batch
+            """,
+            None,
+        ),
+        (
+            """
+            def collate(rows, pad_id):
+                width = max(len(ids) for ids, _ in rows)
+                batch = {"input_ids": [], "attention_mask": [], "labels": []}
+                for ids, labels in rows:
+                    pads = width - len(ids)
+                    batch["input_ids"].append(ids + [pad_id] * pads)
+                    batch["attention_mask"].append([1] * len(ids) + [0] * pads)
+                    batch["labels"].append(ids + [pad_id] * pads)
+                return batch
+            """,
+            "it says that the prompt is supervised",
+        ),
+        (
+            """
+            def collate(rows, pad_id):
+                width = max(len(ids) for ids, _ in rows)
+                batch = {"input_ids": [], "attention_mask": [], "labels": []}
+                for ids, labels in rows:
+                    pads = width - len(ids)
+                    batch["input_ids"].append(ids + [pad_id] * pads)
+                    batch["attention_mask"].append([1] * width)
+                    batch["labels"].append(labels + [pad_id] * pads)
+                return batch
+            """,
+            "it says that pads are shown, or supervised",
+        ),
         (
             """
             def collate(rows, pad_id):
@@ -520,6 +773,19 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
             """
             def pack_row(samples):
                 ids = sum(samples, [])
+                positions, labels, position = [], [], 0
+                for token in ids:
+                    positions.append(position)
+                    labels.append(-100 if position == 0 else token)
+                    position = 0 if token == 2 else position + 1
+                return {"input_ids": ids, "position_ids": positions, "labels": labels}
+            """,
+            "how would transformers know where a sample begins?",
+        ),
+        (
+            """
+            def pack_row(samples):
+                ids = sum(samples, [])
                 positions = [i for s in samples for i in range(len(s))]
                 return {"input_ids": ids, "position_ids": positions, "labels": ids}
             """,
@@ -579,6 +845,10 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
     ],
     "name_the_fault": [
         (
+            "['labels.end_cut_off', 'labels.starts_early', 'mask.missing', 'labels.starts_late']",
+            "B: where is the first label?",
+        ),
+        (
             "['labels.end_of_turn', 'labels.starts_early', 'mask.missing', 'labels.starts_late']",
             "B: where is the first label?",
         ),
@@ -605,6 +875,40 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
         ),
     ],
     "rows_that_moved": [
+        ("lambda b, a, real: [i for i in range(len(b)) if b[i][-1] != a[i][-1]]", None),
+        ("lambda b, a, real: [i for i in range(len(b)) if sorted(b[i]) != sorted(a[i])]", None),
+        (
+            """
+            def rows_that_moved(before, after, real):
+                rose = torch.tensor(after) > torch.tensor(before)
+                return (rose & torch.tensor(real).bool()).any(1).nonzero()[:, 0]
+            """,
+            None,
+        ),
+        (
+            "lambda b, a, real: [i for i, m in enumerate(real) if b[i][m.count(0) :] != a[i][m.count(0) :]]",
+            None,
+        ),
+        (
+            """
+            def rows_that_moved(before, after, real):
+                def kept(numbers, mask):
+                    return sorted(n for n, r in zip(numbers, mask) if r)
+                return [i for i, m in enumerate(real) if kept(before[i], m) != kept(after[i], m)]
+            """,
+            None,
+        ),
+        (
+            """
+            def rows_that_moved(before, after, real):
+                moved = []
+                for row, new, mask in zip(before, after, real):
+                    if any(r and x != y for x, y, r in zip(row, new, mask)):
+                        moved.append(before.index(row))
+                return moved
+            """,
+            None,
+        ),
         (
             "lambda before, after, real: [i for i, (b, a) in enumerate(zip(before, after)) if b != a]",
             "what happens at the pads does not count",
@@ -645,6 +949,37 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
         ("lambda before, after, real: [1]", None),
     ],
     "boundary": [
+        (
+            """
+            def boundary(labels, start, end):
+                first = next(i for i, label in enumerate(labels) if label != -100)
+                found = {-1: "starts early", 1: "starts late"}.get(first - start)
+                return found or ("right" if labels[end] != -100 else "no end")
+            """,
+            None,
+        ),
+        (
+            """
+            def boundary(labels, start, end):
+                if labels[start - 1] != -100:
+                    return "starts early"
+                if labels[start] == -100:
+                    return "starts late"
+                return "right" if labels[end] != -100 else "no end"
+            """,
+            None,
+        ),
+        (
+            """
+            def boundary(labels, start, end):
+                if any(label != -100 for label in labels[:start]):
+                    return "starts early"
+                if labels[start] == -100:
+                    return "starts late"
+                return "right" if labels[end] == 2 else "no end"
+            """,
+            None,
+        ),
         (
             """
             def boundary(labels, start, end):
@@ -692,6 +1027,20 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
         (
             """
             def step_settings(chats, processes, fitting):
+                share = chats // processes
+                for size in range(fitting, 1, -1):
+                    if share % size == 0:
+                        return size, share // size
+            """,
+            None,
+        ),
+        (
+            "lambda chats, processes, fitting: (fitting, int(chats / processes / fitting))",
+            "a step would not have exactly as many chats",
+        ),
+        (
+            """
+            def step_settings(chats, processes, fitting):
                 batch_size = fitting
                 while chats % batch_size:
                     batch_size -= 1
@@ -727,6 +1076,11 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
         ("lambda chats, processes, fitting: (4, 4)", None),
     ],
     "training_bytes": [
+        (
+            "lambda parameters, trained, width: width * (parameters + trained) + trained * 12",
+            "in how many bytes is an adapter kept?",
+        ),
+        ("lambda parameters, trained, width: (parameters * width + trained * 16) // 2**30", None),
         (
             "lambda parameters, trained, bytes_a_weight: 4 * 4 * (parameters + trained)",
             "frozen weights need less",

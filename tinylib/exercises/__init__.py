@@ -15,8 +15,9 @@ import sys
 import textwrap
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 from tinylib.exercises import label_cards, padding_cards, pipeline_cards
@@ -78,6 +79,8 @@ def _judge_value(card: Card, answer: Any) -> Verdict:
         given = _plain(answer)
     except RecursionError:
         return _wrong("your list contains itself.")
+    if isinstance(given, set):  # letters, in either case
+        given = {item.upper() if isinstance(item, str) else item for item in given}
     if _same(given, card.answer):
         return Verdict("right", "✓ Right.")
     for mistake in card.mistakes:
@@ -90,6 +93,10 @@ def _judge_value(card: Card, answer: Any) -> Verdict:
         return _wrong(f"{min(map(repr, odd))} does not belong to it." if odd else "something is missing.")
     if len(given) != len(card.answer):
         return _wrong(f"the list should have {len(card.answer)} entries, yours has {len(given)}.")
+    for mistake in card.mistakes:  # beside another
+        mistaken = zip(given, mistake.answer, card.answer)
+        if all(_same(mine, wrong) for mine, wrong, right in mistaken if wrong != right):
+            return _wrong(f"{mistake.says} Open the hint “{mistake.hint}”.")
     i = next(i for i in range(len(given)) if not _same(given[i], card.answer[i]))
     return _wrong(f"the first wrong entry is at index {i}: {_short(given[i])}.")
 
@@ -97,6 +104,8 @@ def _judge_value(card: Card, answer: Any) -> Verdict:
 def _judge_function(exercise: str, card: Card, answer: Any) -> Verdict:
     cases = [card.example, *card.cases(random.Random())]
     given = []
+    if "torch" in getattr(getattr(answer, "__code__", None), "co_names", ()):
+        import torch  # noqa: F401  (this takes seconds, and stopped halfway it cannot be imported again)
     try:
         for case in cases:
             # The reader's own prints are worth reading once, for the example.
@@ -121,19 +130,28 @@ def _judge_function(exercise: str, card: Card, answer: Any) -> Verdict:
     for mistake in card.mistakes:
         if _same(given, _results(mistake.answer, cases)):
             return _wrong(f"{mistake.says} Open the hint “{mistake.hint}”.")
-    if type(given[0]) is type(expected[0]) and all(_same(result, given[0]) for result in given):
-        return _wrong(f"your answer is always {_short(given[0])}. It has to follow from the arguments.")
-    i = next(i for i in range(len(cases)) if not _same(given[i], expected[i]))
+    wrong = [i for i in range(len(cases)) if not _same(given[i], expected[i])]
+    i = min(wrong, key=lambda i: (i > 0, len(repr(cases[i]))))  # the example, else the shortest
+    call = _call(exercise, cases[i])
+    if type(given[i]) is type(expected[i]) and all(_same(result, given[i]) for result in given):
+        return _wrong(f"your answer is always {_short(given[i])}. But {call} is {_short(expected[i])}.")
     first = "the example is right, but " if i else ""
-    return _wrong(first + _difference(_call(exercise, cases[i]), given[i], expected[i]))
+    return _wrong(first + _difference(call, given[i], expected[i]))
 
 
 def _difference(call: str, given: Any, expected: Any) -> str:
+    """Say what differs first, down to the list in which it stands."""
     if isinstance(given, dict) and isinstance(expected, dict):
         if given.keys() != expected.keys():
             return f"the keys should be {_short(list(expected))}, yours are {_short(list(given))}"
-        key = next(key for key in expected if not _same(given[key], expected[key]))
-        call, given, expected = f"in {call} {key}", given[key], expected[key]
+        parts = list(expected)
+    elif isinstance(given, list) and isinstance(expected, list) and len(given) == len(expected):
+        parts = [i for i in range(len(expected)) if isinstance(expected[i], list)]
+    else:
+        parts = []
+    for part in parts:
+        if not _same(given[part], expected[part]):
+            return _difference(f"{call}[{part!r}]", given[part], expected[part])
     return f"{call} should be {_short(expected)}, yours gives {_short(given)}"
 
 
@@ -168,17 +186,26 @@ def _stopped_after(seconds: float) -> Iterator[None]:
         _raise_in(here, None)  # what is raised, but has not arrived, is taken back
 
 
+class _Other(str):
+    """Stands for what answers are not made of; it is shown without quotes."""
+
+    __repr__ = str.__str__
+
+
 def _plain(value: Any) -> Any:
     """Turn tensors, arrays, tuples and dict-like batches into lists and dicts that compare by value."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
     if value is None or value is ... or isinstance(value, bool | int | float | str | set):
         return value
-    return f"<{type(value).__name__}>"  # it compares to nothing
+    if isinstance(value, Collection) and not isinstance(value, bytes):
+        return [_plain(item) for item in value]
+    if isinstance(value, Real):  # a fraction
+        return float(value)
+    advice = ": make it a list with list(…)" if isinstance(value, Iterator) else ""
+    return _Other(f"<{type(value).__name__}{advice}>")
 
 
 def _same(given: Any, expected: Any) -> bool:

@@ -45,6 +45,6 @@ class Card:
     given: Callable[..., Any] | None = None
 
 
-def forty(draw: Callable[[random.Random], Case]) -> Callable[[random.Random], list[Case]]:
-    """Make cases by drawing forty times."""
-    return lambda generator: [draw(generator) for _ in range(40)]
+def forty(draw: Callable[[random.Random], Case], *sure: Case) -> Callable[[random.Random], list[Case]]:
+    """Make forty cases: those at the edge, which luck must not leave out, and the others drawn."""
+    return lambda generator: [*sure, *(draw(generator) for _ in range(40 - len(sure)))]

@@ -30,6 +30,12 @@ def _targets(ids: Row, prompt_length: int) -> Row:
     return said
 
 
+def _one_answer(generator: random.Random) -> Case:
+    # The end of turn occurs within the prompt, and within the answer, as well.
+    ids = [generator.choice([EOS, 5, 6, 7, 8, 9]) for _ in range(generator.randint(4, 7))] + [EOS]
+    return ids, generator.randint(1, len(ids) - 2)
+
+
 def _loss_shifts(continued: Row, data_shifts: bool) -> bool:
     return continued[0] - 5 - int(data_shifts) == 1
 
@@ -90,6 +96,9 @@ def _limited(generator: random.Random) -> Case:
     return turns, generator.choice(totals) + generator.choice([-1, 0, 0, 1, 2])
 
 
+TURN = ([5, 6], [7, EOS])
+
+
 def _micro_batches(generator: random.Random) -> Case:
     counts = [generator.randint(1, 30) for _ in range(generator.randint(2, 4))]
     counts[0] = max(counts) + 5  # never all equal
@@ -123,6 +132,7 @@ def _collate(rows: list[tuple[Row, Row]], pad_id: int, *, mask: str, labels: str
             "ids": [-100 if token == pad_id else token for token in padded],
             "from ids": [-100 if label == pad_id else label for label in given] + [-100] * count,
             "pads": given + [pad_id] * count,
+            "everything": padded,
         }
         batch["input_ids"].append(padded)
         batch["attention_mask"].append(masks[mask])
@@ -135,9 +145,16 @@ def _collated_by(mask: str, labels: str) -> Callable[..., Batch]:
 
 
 def _examples(generator: random.Random) -> Case:
-    turns = [_turns(generator)[0] for _ in range(generator.randint(2, 3))]
-    turns.append(([5, EOS, 6, 7], [8, 8, 8, 7, EOS]))  # the longest: the others are padded
-    return [(read + said, [-100] * len(read) + said) for read, said in turns], EOS
+    # Chats of one turn and of several; after the last answer of some, something more was read.
+    rows = []
+    for count in generator.sample([1, 1, 2, 3], 3):
+        turns = _turns(generator)[:count]
+        after = [5, EOS] * generator.randint(0, 1)
+        ids = [token for read, said in turns for token in read + said]
+        rows.append((ids + after, _turn_labels(turns) + [-100] * len(after)))
+    rows.append(([5, EOS, 6, 7, 8, 7, EOS], [-100] * 4 + [8, 7, EOS]))
+    pad_id = generator.choice([EOS, 3])  # it is the end of turn, whatever its number
+    return [tuple([pad_id if t == EOS else t for t in part] for part in row) for row in rows], pad_id
 
 
 CARDS = {
@@ -213,12 +230,7 @@ CARDS = {
             ),
         ),
         example=([11, 12, 21, 22, EOS], 2),
-        cases=forty(
-            lambda generator: (
-                [generator.randint(5, 9) for _ in range(7)] + [EOS],
-                generator.randint(2, 5),
-            )
-        ),
+        cases=forty(_one_answer),
     ),
     "loss_shifts": Card(
         _loss_shifts,
@@ -303,7 +315,7 @@ CARDS = {
             ),
         ),
         example=([1.0, 2.0], [30, 10]),
-        cases=forty(_micro_batches),
+        cases=forty(_micro_batches, ([0.5, 0.5, 1.0], [30, 10, 10])),
     ),
     "whole_turns": Card(
         _whole_turns,
@@ -337,7 +349,7 @@ CARDS = {
             ),
         ),
         example=([([5, 6], [7, EOS]), ([5], [8, EOS])], 6),
-        cases=forty(_limited),
+        cases=forty(_limited, ([TURN] * 2, 3), ([TURN] * 3, 9)),
     ),
     "pad_labels": Card(
         _labels_by_length,
@@ -364,7 +376,11 @@ CARDS = {
             ),
         ),
         example=([[7, EOS], [5, 6, 7, EOS]],),
-        cases=forty(lambda generator: (draw_rows(generator),)),
+        # Labels with a prompt, and two rows alike.
+        cases=forty(
+            lambda generator: (draw_rows(generator),),
+            ([[-100, 7, EOS], [-100, 7, EOS], [-100, 5, 6, 7, EOS]],),
+        ),
     ),
     "collate": Card(
         _collated_by("lengths", "given"),
@@ -385,6 +401,11 @@ CARDS = {
                 "it says that the prompt is supervised",
             ),
             Mistake(
+                _collated_by("lengths", "everything"),
+                "now all is supervised, even the prompt and the pads: use the labels that came with the row.",
+                "it says that the prompt is supervised",
+            ),
+            Mistake(
                 _collated_by("lengths", "from ids"),
                 "the labels still look for the pad id, and find real ends of turn.",
                 "where does the end of turn get lost?",
@@ -397,6 +418,11 @@ CARDS = {
             Mistake(
                 _collated_by("ones", "given"),
                 "the mask shows the pads.",
+                "it says that pads are shown, or supervised",
+            ),
+            Mistake(
+                _collated_by("ones", "pads"),
+                "the mask shows the pads, and they are supervised.",
                 "it says that pads are shown, or supervised",
             ),
             Mistake(

@@ -9,11 +9,11 @@ from tinylib.exercises.card import Card, Case, Mistake, Row, Rows, forty
 
 
 def draw_rows(generator: random.Random) -> Rows:
-    """Draw rows of ids that are never all equally long, and in which the pad id, 2, is a real token too."""
-    lengths = [generator.randint(1, 5) for _ in range(generator.randint(2, 4))]
-    lengths[0], lengths[-1] = 2, 5
+    """Draw rows of ids that are never all equally long, and in which each pad id is a real token too."""
+    longest = generator.randint(3, 6)
+    lengths = [2, longest, *(generator.randint(1, longest) for _ in range(generator.randint(0, 2)))]
     generator.shuffle(lengths)  # the longest row may stand anywhere
-    return [[generator.choice([2, 5, 6, 7, 8]) for _ in range(length)] for length in lengths]
+    return [[generator.choice([0, 2, 5, 6, 7, 8]) for _ in range(length)] for length in lengths]
 
 
 def pads_per_row(rows: Rows) -> Row:
@@ -60,6 +60,14 @@ def _with_mask(make_mask: Callable[[Row, Row, int], Row]) -> Callable[..., tuple
     return mistake
 
 
+def _with_one_mask(row: int) -> Callable[..., tuple[Rows, Rows]]:
+    def mistake(rows: Rows, pad_id: int) -> tuple[Rows, Rows]:
+        input_ids, mask = _pad_left(rows, pad_id)
+        return input_ids, [mask[row]] * len(rows)
+
+    return mistake
+
+
 def _masked_softmax(scores: list[float], mask: Row) -> list[float]:
     total = 0.0
     for score, allowed in zip(scores, mask):
@@ -69,9 +77,10 @@ def _masked_softmax(scores: list[float], mask: Row) -> list[float]:
 
 
 def _scores(generator: random.Random) -> Case:
-    n = generator.randint(3, 6)
-    mask = [0, *(generator.randint(0, 1) for _ in range(n - 2)), 1]
-    return [generator.randint(-6, 8) / 4 for _ in range(n)], mask
+    mask = [generator.randint(0, 1) for _ in range(generator.randint(3, 6))]
+    real, hidden = generator.sample(range(len(mask)), 2)
+    mask[real], mask[hidden] = 1, 0
+    return [generator.randint(-6, 8) / 4 for _ in mask], mask
 
 
 def _last_real_column(mask: Rows) -> Row:
@@ -85,9 +94,10 @@ def _last_real_column(mask: Rows) -> Row:
 
 
 def _masks(generator: random.Random) -> Case:
+    width = generator.randint(5, 7)
     pads = [[generator.randint(0, 2), generator.randint(0, 2)] for _ in range(generator.randint(0, 2))]
     pads = [[2, 0], [0, 1], [1, 2], *pads]  # on the left, on the right, on both sides
-    return ([[0] * left + [1] * (6 - left - right) + [0] * right for left, right in pads],)
+    return ([[0] * left + [1] * (width - left - right) + [0] * right for left, right in pads],)
 
 
 def _is_right(task: str, side: str, mask: str) -> bool:
@@ -133,7 +143,7 @@ CARDS = {
             ),
         ),
         example=([[5, 6], [7, 8, 9, 5, 6]],),
-        cases=forty(lambda generator: (draw_rows(generator),)),
+        cases=forty(lambda generator: (draw_rows(generator),), ([[5, 2]],), ([[5], [2]],)),
     ),
     "safe_rows": Card(
         _safe_rows,
@@ -160,7 +170,7 @@ CARDS = {
             ),
         ),
         example=([4, 8, 9, 9],),
-        cases=forty(_lengths),
+        cases=forty(_lengths, ([5],), ([7, 7, 7],)),
     ),
     "garbled_calls": Card(
         {"A", "D", "F"},
@@ -210,23 +220,38 @@ CARDS = {
                 "it says that my mask looks at the ids",
             ),
             Mistake(
-                lambda rows, pad_id: (
-                    _pad_left(rows, pad_id)[0],
-                    [_pad_left(rows, pad_id)[1][0]] * len(rows),
+                _with_mask(
+                    lambda row, mask, pad_id: [
+                        int(any(token != pad_id for token in row[: i + 1])) for i in range(len(row))
+                    ]
                 ),
+                "your mask takes a real token at the beginning of a row for a pad: it has the pad's id.",
+                "it says that my mask looks at the ids",
+            ),
+            Mistake(
+                _with_one_mask(0),
                 "your mask is right for the first row, and every row gets the same one.",
+                "it says that every row gets the same mask",
+            ),
+            Mistake(
+                _with_one_mask(-1),
+                "your mask is right for the last row, and every row gets the same one.",
                 "it says that every row gets the same mask",
             ),
         ),
         example=([[5, 2], [7, 8, 9, 5]], 2),
-        cases=forty(lambda generator: (draw_rows(generator), 2)),
+        cases=forty(
+            lambda generator: (draw_rows(generator), generator.choice([2, 5, 7])),
+            ([[5, 2]], 2),
+            ([[5], [2]], 2),
+        ),
     ),
     "masked_softmax": Card(
         _masked_softmax,
         (
             Mistake(
                 lambda scores, mask: _masked_softmax(scores, [1] * len(mask)),
-                "you do not use the mask: the pads get a share.",
+                "your mask has no effect: the pads get a share.",
                 "my pads still get a weight",
             ),
             Mistake(
@@ -251,7 +276,7 @@ CARDS = {
             ),
         ),
         example=([2.0, 1.0, 1.0], [0, 1, 1]),
-        cases=forty(_scores),
+        cases=forty(_scores, ([1.0, 2.0], [1, 0])),
     ),
     "last_real_column": Card(
         _last_real_column,
@@ -288,7 +313,7 @@ CARDS = {
             ),
         ),
         example=([[1, 1, 1, 0], [0, 0, 1, 1]],),
-        cases=forty(_masks),
+        cases=forty(_masks, ([[1]],), ([[1, 0, 0], [1, 1, 1]],)),
     ),
     "is_right": Card(
         _is_right,

@@ -34,6 +34,26 @@ def _not_the_first(ids: Row) -> Row:
     return [-100, *ids[1:]]
 
 
+def _samples(generator: random.Random) -> Case:
+    # The id of the end occurs within a sample, too.
+    return (
+        [
+            [generator.choice([2, 5, 6, 7, 8, 9]) for _ in range(generator.randint(1, 4))] + [2]
+            for _ in range(generator.randint(2, 4))
+        ],
+    )
+
+
+def _packed_by_the_ends(samples: Rows) -> dict[str, Row]:
+    """Begin anew after each 2, wherever it stands."""
+    pieces = [[]]
+    for token in itertools.chain(*samples):
+        pieces[-1].append(token)
+        if token == 2:
+            pieces.append([])
+    return _packed_by(_not_the_first)(pieces[:-1])
+
+
 def _packed_but_for_the_start(samples: Rows) -> dict[str, Row]:
     row = _packed_by(_not_the_first)(samples)
     return row | {"labels": [samples[0][0], *row["labels"][1:]]}
@@ -49,15 +69,24 @@ def _rows_that_moved(before: Rows, after: Rows, real: Rows) -> Row:
 
 
 def _measured(generator: random.Random) -> Case:
-    pads = [0, 2, *(generator.randint(1, 2) for _ in range(generator.randint(2, 4)))]
-    real = [[0] * count + [1] * (5 - count) for count in pads]
-    before = [[generator.randint(10, 90) for _ in range(5)] for _ in pads]
-    after = [[n + generator.randint(1, 5) * (not r) for n, r in zip(*both)] for both in zip(before, real)]
-    for row in after[1:]:  # some rows move: in one place, or in two by opposite amounts
-        by = generator.choice([0, 0, 3])
-        row[-1] += by
-        row[-2] -= by * generator.randint(0, 1)
-    after[-1] = [*before[-1][:3], before[-1][3] + 1, before[-1][4] - 1]
+    """Draw rows in which all pads move, and of the real tokens none, one, or two whose sum stays."""
+    before, after, real = [], [], []
+    for _ in range(generator.randint(4, 6)):
+        pads = generator.randint(0, 2)
+        mask = [0] * pads + [1] * (5 - pads)
+        row = [generator.randint(10, 90) for _ in mask]
+        moved = [number + generator.randint(1, 5) * (not kept) for number, kept in zip(row, mask)]
+        one, other = generator.sample(range(pads, 5), 2)
+        how = generator.choice(["not", "not", "one", "two", "change places"])
+        if how == "change places":
+            moved[one], moved[other] = row[other], row[one]
+        elif how != "not":
+            by = generator.choice([-3, 3])
+            moved[one] += by
+            moved[other] -= by * (how == "two")
+        turned = generator.choice([1, -1])  # the pads on the left, or on the right
+        for rows, values in ((before, row), (after, moved), (real, mask)):
+            rows.append(values[::turned])
     return before, after, real
 
 
@@ -71,15 +100,16 @@ def _boundary(labels: Row, start: int, end: int) -> str:
 
 
 def _bounded(generator: random.Random) -> list[Case]:
-    cases = []
-    for first_off, last_off, pads in itertools.product([-1, 0, 1], [-1, 0], [0, 1, 2]):
+    # Of a prompt only its own end of turn is learned; an answer begins at 0; a turn ends with another id.
+    cases = [([2, -100, -100, 7, 8, 2], 3, 5), ([7, 8, 2], 0, 2), ([-100, 7, 3], 1, 2)]
+    for first_off, last_off, pads in itertools.product([-2, -1, 0, 1, 2], [-1, 0], [0, 1, 2]):
         if first_off and last_off:  # a row has at most one fault
             continue
         start, length = generator.randint(2, 4), generator.randint(3, 5)
         end = start + length - 1
         first, last = start + first_off, end + last_off
         labels = [generator.randint(5, 9) if first <= i <= last else -100 for i in range(end + 1 + pads)]
-        labels[end] = 2 if last == end else -100
+        labels[end] = generator.choice([2, 3]) if last == end else -100
         cases.append((labels, start, end))
     return cases
 
@@ -98,8 +128,8 @@ def _step_settings(chats: int, processes: int, fitting: int) -> tuple[int, int]:
 
 
 def _machines(generator: random.Random) -> Case:
-    processes, share = generator.choice([2, 4, 8]), generator.choice([6, 8, 12, 16])
-    return processes * share, processes, generator.choice([4, 5, 7])
+    processes, share = generator.choice([1, 2, 4, 8]), generator.choice([6, 7, 8, 11, 12, 16])
+    return processes * share, processes, generator.choice([3, 4, 5])
 
 
 def _training_bytes(parameters: int, trained: int, bytes_a_weight: int) -> int:
@@ -153,6 +183,11 @@ CARDS = {
                 "how would transformers know where a sample begins?",
             ),
             Mistake(
+                _packed_by_the_ends,
+                "you look for the id 2, which occurs within a sample as well.",
+                "how would transformers know where a sample begins?",
+            ),
+            Mistake(
                 _packed_but_for_the_start,
                 "right where two samples meet; set the row's very first label to -100, too.",
                 "who predicts the first token of a sample?",
@@ -169,14 +204,7 @@ CARDS = {
             ),
         ),
         example=([[5, 6, 2], [7, 2]],),
-        cases=forty(
-            lambda generator: (
-                [
-                    [generator.randint(5, 9) for _ in range(generator.randint(1, 4))] + [2]
-                    for _ in range(generator.randint(2, 4))
-                ],
-            )
-        ),
+        cases=forty(_samples),
         given=_packed_by(list, restart=False),
     ),
     "rows_that_moved": Card(
@@ -219,7 +247,8 @@ CARDS = {
             ),
         ),
         example=([[1, 2], [3, 4]], [[9, 2], [3, 5]], [[0, 1], [1, 1]]),
-        cases=forty(_measured),
+        # Two rows alike, of which one moves.
+        cases=forty(_measured, ([[1, 2], [1, 2]], [[1, 2], [1, 3]], [[1, 1], [1, 1]])),
     ),
     "boundary": Card(
         _boundary,
@@ -347,6 +376,11 @@ CARDS = {
                 lambda parameters, trained, width: parameters * width + trained * 12,
                 "three of the four: a trained weight, its gradient, and two averages.",
                 "trained weights need more",
+            ),
+            Mistake(
+                lambda parameters, trained, width: parameters * width + trained * (width + 12),
+                "the adapters' own weights are in float32, too.",
+                "in how many bytes is an adapter kept?",
             ),
             Mistake(
                 lambda parameters, trained, width: parameters * width + trained * 4 * width,
