@@ -18,7 +18,7 @@ from pathlib import Path
 import nbformat
 from jinja2 import DictLoader
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from traitlets.config import Config
@@ -78,7 +78,7 @@ def execute(path: Path) -> NotebookNode:
     """Run a lesson from its first cell to its last, in a new kernel of this Python.
 
     Raises:
-        SystemExit: A cell failed; its source and its error are printed.
+        SystemExit: A cell failed or took too long, or its process was killed; the error is printed.
     """
     notebook = nbformat.read(path, as_version=4)
     print(f"{path.stem} ", end="", flush=True)
@@ -93,7 +93,7 @@ def execute(path: Path) -> NotebookNode:
     )
     try:
         client.execute()
-    except CellExecutionError as error:
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         sys.exit(f"failed\n{error}")
     print(f"{time.monotonic() - start:.0f} s", flush=True)
     return notebook
@@ -129,10 +129,13 @@ def store() -> None:
 def fingerprint(path: Path) -> str:
     """Digest all that a page depends on, so that an unchanged lesson is not run again."""
     digest = hashlib.sha256()
-    library = sorted(path for path in (ROOT / "tinylib").rglob("*") if path.suffix in (".py", ".jsonl"))
+    library = sorted(
+        path for path in (ROOT / "tinylib").rglob("*") if path.suffix in (".py", ".jsonl", ".toml")
+    )
     for source in [path, Path(__file__), *library]:
         digest.update(source.read_bytes())
-    digest.update(repr((os.environ.get("TINYLIB_MODEL"), version("transformers"), version("torch"))).encode())
+    chosen = [os.environ.get(name) for name in ("TINYLIB_MODEL", "TINYLIB_DEVICE")]
+    digest.update(repr((chosen, version("transformers"), version("torch"))).encode())
     return digest.hexdigest()
 
 

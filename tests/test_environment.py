@@ -1,5 +1,6 @@
 """The environment check: fine here, and clear advice where it is not."""
 
+import os
 import subprocess
 import sys
 from importlib import metadata
@@ -53,13 +54,33 @@ def test_without_its_packages_it_says_how_to_install_them() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("error", [OSError("a library of the system is missing"), ImportError("half")])
+def test_packages_that_cannot_be_loaded_are_told(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "psutil.py").write_text(f"raise {error!r}")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "psutil", raising=False)
+    assert not environment.check()
+    assert f"NO   model or packages cannot be loaded\n     → {error}\n" in capsys.readouterr().out
+
+
+def test_its_lines_can_be_written_to_a_file_on_windows(tmp_path: Path) -> None:
+    windows = os.environ | {"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0", "TINYLIB_MODEL": "/no/such"}
+    command = [sys.executable, "-m", "tinylib.environment"]
+    done = subprocess.run(command, cwd=ROOT, env=windows, capture_output=True)
+    assert "     → Unknown model '/no/such'." in done.stdout.decode()
+    assert done.stderr == b""
+
+
 def test_a_model_that_cannot_be_loaded_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TINYLIB_MODEL", "/no/such/model")
     assert not environment.check()
     assert (
-        "NO   the model cannot be loaded\n     → Unknown model '/no/such/model'." in capsys.readouterr().out
+        "NO   model or packages cannot be loaded\n     → Unknown model '/no/such/model'."
+        in capsys.readouterr().out
     )
     monkeypatch.setenv("TINYLIB_MODEL", "tinyllama")
     assert environment.check()

@@ -8,7 +8,9 @@ import contextlib
 import json
 import random
 import re
+import sys
 import textwrap
+import threading
 import time
 from collections import deque
 from fractions import Fraction
@@ -314,6 +316,24 @@ LOOPS = {
 def test_a_loop_without_an_end_is_told(code: str, capsys: pytest.CaptureFixture[str]) -> None:
     told = "✗ On safe_rows([4, 8, 9, 9]) your code did not end within 2 seconds."
     assert said(capsys, "safe_rows", written(code)) == told
+    for _ in range(100):  # nothing is raised later on
+        time.sleep(0.001)
+
+
+def test_the_clock_stops_with_an_answer_that_ends_just_before_its_time_is_up() -> None:
+    """The time is up while the clock is being stopped, in whatever Python function does that."""
+    threads = threading.active_count()
+
+    def ends_early() -> str:
+        time.sleep(0.04)
+        sys.setprofile(lambda frame, event, argument: time.sleep(0.02) if event == "call" else None)
+        return "an answer"
+
+    for _ in range(5):
+        with contextlib.suppress(exercises._TooLong):
+            assert exercises._within(0.05, ends_early) == "an answer"
+        sys.setprofile(None)
+        assert threading.active_count() == threads
     for _ in range(100):  # nothing is raised later on
         time.sleep(0.001)
 

@@ -278,6 +278,9 @@ REFUSED = {
     ),
     "kill": ("import os; os.kill(os.getppid(), 0)", "reaching other programs"),
     "ctypes": ("import ctypes; ctypes.CDLL(None)", "reaching other programs"),
+    "handle": ("import os; os.pidfd_open(os.getppid())", "reaching other programs"),
+    "priority": ("import os; os.setpriority(os.PRIO_PROCESS, os.getppid(), 0)", "reaching other programs"),
+    "pipe": ("import os; os.mkfifo('FILE')", "writing outside of its own folder"),
     "write": ("open('FILE', 'w')", "writing outside of its own folder"),
     "append": ("open('../FILE.txt', 'a')", "writing outside of its own folder"),
     "through a link": ("import os; os.symlink('FILE', 'x'); open('x', 'w')", "writing outside"),
@@ -324,11 +327,17 @@ def test_what_an_answer_may_need_is_allowed(tmp_path: Path) -> None:
 import numpy, os, tempfile, textwrap
 with tempfile.TemporaryDirectory() as folder, open(os.path.join(folder, "x"), "w") as file:
     file.write("x")
+with open(os.devnull, "w") as nowhere:
+    print("x", file=nowhere)
 os.mkdir("deep"); os.rename("deep", "deeper"); os.listdir("."); os.listdir(); open(textwrap.__file__).read()
 def safe_rows(lengths):
     return torch.tensor(lengths).eq(max(lengths)).nonzero().flatten().numpy().astype(numpy.int64)
 """
     assert graded(tmp_path, code) == ("right", [])
+
+
+def test_what_transformers_imports_late_is_allowed(tmp_path: Path) -> None:
+    assert graded(tmp_path, f"from transformers import AutoTokenizer\n{SAFE_ROWS}") == ("right", [])
 
 
 @pytest.mark.parametrize(
@@ -530,6 +539,9 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
         ("anna-01_garbled_output (1).ipynb", "anna", "01_garbled_output"),
         ("06_packing - anna smith - Copy (2).ipynb", "anna smith", "06_packing"),
         ("Copy of 06_packing.ipynb", "returned", "06_packing"),
+        ("06_packing_anna-Copy1.ipynb", "anna", "06_packing"),
+        ("06_packing-Copy2.ipynb", "returned", "06_packing"),
+        ("06_packing_anna copy 2.ipynb", "anna", "06_packing"),
         ("homework_anna.ipynb", "homework_anna", ""),
         ("06_packing_Ju\u0308r\x1bgen.ipynb", "Jür?gen", "06_packing"),
     ],

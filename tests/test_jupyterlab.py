@@ -27,7 +27,7 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def lab(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start JupyterLab in a folder with lesson 01, its outputs cleared, and with the playground's cell."""
     folder = tmp_path_factory.mktemp("lab")
     lesson = nbformat.read(ROOT / "notebooks" / LESSON, as_version=4)
@@ -69,7 +69,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         finally:
             server.terminate()  # it stops its kernels before it ends
             server.wait(30)
-    shutil.rmtree(folder)
+            shutil.rmtree(folder)
 
 
 def wait_for(address: str, server: subprocess.Popen) -> None:

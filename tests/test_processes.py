@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -31,13 +32,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(command: list[str | Path], **environment: str) -> subprocess.CompletedProcess:
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    return subprocess.run(
-        list(map(str, command)),
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    with tempfile.TemporaryDirectory() as folder:  # torchrun leaves a folder of its own behind
+        set_here = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "TMPDIR": folder, **environment}
+        return subprocess.run(
+            list(map(str, command)),
+            env=os.environ | set_here,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
 
 
 def training(folder: Path, data: Path, output: Path, batch_size: int, *more: str) -> list[str | Path]:

@@ -1,6 +1,8 @@
 """What a reader sees: grids line up, figures carry alt text, warnings are caught and given back."""
 
 import logging
+import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -68,6 +70,26 @@ def test_library_warnings_are_collected_again_and_handlers_restored(
         assert any("right-padding was detected" in message for message in said)
     assert logging.getLogger("transformers").handlers == handlers
     assert capfd.readouterr().err == ""
+
+
+def test_two_threads_that_catch_warnings_leave_everything_as_it_was() -> None:
+    handlers, filters = list(logging.getLogger("transformers").handlers), list(warnings.filters)
+    entered, left = threading.Event(), threading.Event()
+
+    def catch() -> None:
+        with show.library_warnings():
+            entered.set()
+            left.wait(0.2)  # the other one would end first, if it could begin
+
+    first = threading.Thread(target=catch)
+    first.start()
+    entered.wait()
+    with show.library_warnings():
+        left.set()
+        first.join(0.2)
+    first.join()
+    assert logging.getLogger("transformers").handlers == handlers
+    assert warnings.filters == filters
 
 
 @pytest.mark.parametrize(

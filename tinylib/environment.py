@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
@@ -16,8 +17,7 @@ def check() -> bool:
     """
     # pip installs the course for no older Python than it needs, so that needs no check.
     checks = [(True, f"Python {sys.version.split()[0]}", ""), *_packages()]
-    if all(fine for fine, _, _ in checks):
-        checks += _machine()
+    checks += _machine() if all(fine for fine, _, _ in checks) else []
     for fine, what, advice in checks:
         print(f"ok   {what}" if fine else f"NO   {what}\n     → {advice}")
     ready = all(fine for fine, _, _ in checks)
@@ -25,7 +25,7 @@ def check() -> bool:
     return ready
 
 
-def _packages() -> list[tuple[bool, str, str]]:
+def _packages() -> Iterator[tuple[bool, str, str]]:
     """Compare what is installed with the ranges that pyproject.toml gives."""
     try:
         from packaging.requirements import Requirement
@@ -33,37 +33,37 @@ def _packages() -> list[tuple[bool, str, str]]:
         ours = map(Requirement, requires("tinylib") or [])
     except (ImportError, PackageNotFoundError):
         advice = "README.md says how, under Start. After `make`, take .venv/bin/python in place of python."
-        return [(False, f"the course is not installed for {sys.executable}", advice)]
-    checks = []
+        yield False, f"the course is not installed for {sys.executable}", advice
+        return
     for need in [need for need in ours if need.marker is None]:  # the others belong to extras (lab, test)
         try:
             found = version(need.name)
         except PackageNotFoundError:
             found = ""
         fine = bool(found) and need.specifier.contains(found, prereleases=True)
-        checks.append((fine, f"{need.name} {found or 'is not installed'}", f'python -m pip install "{need}"'))
-    return checks
+        yield fine, f"{need.name} {found or 'is not installed'}", f'python -m pip install "{need}"'
 
 
-def _machine() -> list[tuple[bool, str, str]]:
-    """Look at memory, model and device, with packages that are imported only when they are all there."""
-    import psutil
-
-    from tinylib import models
-
-    available = psutil.virtual_memory().available
-    memory = f"memory: {available / 1e9:.1f} GB available, 3 GB needed"
-    advice = "Close other programs or notebooks (Kernel → Shut Down All Kernels)."
-    checks = [(available >= NEEDED_MEMORY, memory, advice), (True, f"device {models.best_device()}", "")]
-    name = os.environ.get("TINYLIB_MODEL") or models.DEFAULT_NAME
-    if name == models.DEFAULT_NAME and not models.cached_folder().is_dir():
-        return [*checks, (True, "the model is not here yet: it is fetched when first used (93 MB, once)", "")]
+def _machine() -> Iterator[tuple[bool, str, str]]:
+    """Look at memory, device and model, with packages that are imported only when they are all there."""
     try:
-        source = models.resolve(name).replace(str(Path.home()), "~", 1)
-        return [*checks, (True, f"the model is {source}", "")]
-    except (ValueError, RuntimeError) as error:
-        return [*checks, (False, "the model cannot be loaded", str(error).replace("\n", " "))]
+        import psutil
+
+        from tinylib import models
+
+        free = psutil.virtual_memory().available
+        advice = "Close other programs or notebooks (Kernel → Shut Down All Kernels)."
+        yield free >= NEEDED_MEMORY, f"memory: {free / 1e9:.1f} GB available, 3 GB needed", advice
+        yield True, f"device {models.best_device()}", ""
+        name = os.environ.get("TINYLIB_MODEL") or models.DEFAULT_NAME
+        if name == models.DEFAULT_NAME and not models.cached_folder().is_dir():
+            yield True, "the model is not here yet: it is fetched when first used (93 MB, once)", ""
+        else:
+            yield True, f"the model is {models.resolve(name).replace(str(Path.home()), '~', 1)}", ""
+    except (ImportError, OSError, RuntimeError, ValueError) as error:  # OSError: a library that torch needs
+        yield False, "model or packages cannot be loaded", str(error).replace("\n", " ")
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(encoding="utf-8")  # Windows writes a file in a code page without →
     sys.exit(not check())

@@ -4,6 +4,7 @@ Live where a notebook has widgets; elsewhere (a page, a test) a still picture of
 """
 
 import base64
+import copy
 import html
 import threading
 from typing import Any
@@ -19,6 +20,8 @@ from tinylib.chat import prompt_rows
 from tinylib.generate import continue_batch
 from tinylib.padding import pad
 
+_ONE_AT_A_TIME = threading.Lock()
+"""JupyterLab may deliver a change while another is answered, in another thread of the kernel."""
 MOST = {"pads": 8, "text": 20}
 """How many tokens of each kind the figure shows; the attention to those between is summed up in one bar."""
 
@@ -44,7 +47,6 @@ def playground(
         "side": ipywidgets.ToggleButtons(options=["left", "right"], description="side"),
     }
     words, figure = ipywidgets.HTML(), ipywidgets.HTML()
-    one_at_a_time = threading.Lock()
 
     def look() -> tuple[str, show.Picture]:
         text, picture = scene(model, tokenizer, **{name: control.value for name, control in controls.items()})
@@ -57,14 +59,14 @@ def playground(
         return text, picture
 
     def look_again(_: Any) -> None:
-        # JupyterLab may deliver one change while another is answered, in another thread of the kernel.
-        with one_at_a_time:
+        with _ONE_AT_A_TIME:
             if controls["prompt"].value.strip():
                 look()
             else:
                 words.value, figure.value = "<pre>Type a prompt.</pre>", ""
 
-    text, picture = look()
+    with _ONE_AT_A_TIME:
+        text, picture = look()
     for control in controls.values():
         control.observe(look_again, "value")
     still = f"A still picture. In Jupyter or Colab, run this cell for the live one.\n\n{text}"
@@ -91,14 +93,12 @@ def scene(
     grid = show.token_grid(tokenizer, inputs if mask else {"input_ids": inputs["input_ids"]}, columns=14)
     if not mask:
         del inputs["attention_mask"]
-    before = model.config._attn_implementation
+    # Weights of attention are shown by a copy that shares all tensors: another cell may use the model.
+    shown = copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+    shown.set_attn_implementation("eager")
     with show.library_warnings(), torch.no_grad():
         new = continue_batch(model, max_new_tokens=20, **inputs)[0]
-        model.set_attn_implementation("eager")  # the one that can show its weights
-        try:
-            attentions = model(**inputs, output_attentions=True).attentions
-        finally:
-            model.set_attn_implementation(before)
+        attentions = shown(**inputs, output_attentions=True).attentions
     answer = tokenizer.decode(new, skip_special_tokens=True).replace("\n", " ").strip() or "(nothing)"
     weights = torch.stack(attentions)[:, 0, :, -1].float().mean(dim=(0, 1)).tolist()
     tokens = show.token_strings(tokenizer, inputs["input_ids"][0])

@@ -6,10 +6,12 @@ Nothing here computes; it only shows what the other modules made. Figures carry 
 import io
 import logging
 import textwrap
+import threading
 import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -23,6 +25,7 @@ from tinylib.labels import IGNORE_INDEX
 # Okabe and Ito's colours, told apart by readers of every kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
+_CATCHING = threading.RLock()  # who catches warnings changes what the whole process has
 _VISIBLE = {"Ġ": "·", "▁": "·", "Ċ": "⏎", "<0x0A>": "⏎", "\n": "⏎"}
 
 
@@ -50,6 +53,8 @@ def token_grid(
 ) -> str:
     """Draw a batch as text: for each row its tokens and, under each token, whatever else is there.
 
+    Labels are written as tokens, and ``–`` where they are ignored; all else as numbers.
+
     Args:
         batch: ``input_ids`` and any others of the same shape ``(batch, seq)``, such as
             ``attention_mask`` or ``position_ids``.
@@ -70,17 +75,11 @@ def token_grid(
     blocks = []
     for i in range(len(input_ids)) if rows is None else rows:
         lines = {f"row {i}": token_strings(tokenizer, input_ids[i])}
-        others = [name for name in batch if name != "input_ids"]
-        lines |= {name: [_cell(name, int(x), tokenizer) for x in batch[name][i]] for name in others}
+        for name in [name for name in batch if name != "input_ids"]:
+            write = partial(token_string, tokenizer) if name.startswith("labels") else str
+            lines[name] = [write(int(number)) for number in batch[name][i]]
         blocks.append({name: ["…" if j is None else line[j] for j in shown] for name, line in lines.items()})
     return grid(*blocks)
-
-
-def _cell(name: str, value: int, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Labels are tokens, and ``–`` where they are ignored; all else is a number."""
-    if not name.startswith("labels"):
-        return str(value)
-    return token_string(tokenizer, value)
 
 
 def grid(*blocks: Mapping[str, Sequence[str]]) -> str:
@@ -134,20 +133,20 @@ def answers(prompts: Sequence[str], columns: Mapping[str, Sequence[str]], width:
 def library_warnings() -> Iterator[list[str]]:
     """Collect what transformers warns about, instead of letting it go to stderr.
 
-    Messages that transformers gives once per process are given again.
+    Messages that transformers gives once per process are given again. A second thread waits for the first.
     """
     said: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: said.append(record.getMessage())
     library = logging.getLogger("transformers")
-    transformers_logging.warning_once.cache_clear()
-    before, library.handlers = library.handlers, [handler]
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+    with _CATCHING, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        transformers_logging.warning_once.cache_clear()
+        before, library.handlers = library.handlers, [handler]
+        try:
             yield said
-    finally:
-        library.handlers = before
+        finally:
+            library.handlers = before
     said.extend(str(warning.message) for warning in caught)
 
 

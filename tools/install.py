@@ -43,7 +43,7 @@ def check(stick: Path, target: Path) -> dict[str, int]:
         packed = json.loads((stick / CONTENTS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         packed = {}
-    if not packed:
+    if not packed or not (stick / "course").is_dir():
         sys.exit(f"{stick} is not whole: its packing, or its copying, was interrupted. Do it again.")
     if system() not in packed:
         sys.exit(
@@ -54,7 +54,8 @@ def check(stick: Path, target: Path) -> dict[str, int]:
     for name, size in files.items():
         if not (stick / name).is_file() or (stick / name).stat().st_size != size:
             sys.exit(f"{name} is missing or cut off. Copy the folder onto the stick again.")
-    if stick in [target, *target.parents]:
+    real = target.resolve()
+    if stick in [real, *real.parents]:
         sys.exit(
             f"{target} is on the stick. Call install.py from a folder of this computer, or name one:\n"
             "python install.py FOLDER"

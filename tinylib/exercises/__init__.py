@@ -15,7 +15,7 @@ import sys
 import textwrap
 import threading
 import traceback
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal
@@ -109,8 +109,8 @@ def _judge_function(exercise: str, card: Card, answer: Any) -> Verdict:
     try:
         for case in cases:
             # The reader's own prints are worth reading once, for the example.
-            with contextlib.redirect_stdout(io.StringIO() if given else sys.stdout), _stopped_after(SECONDS):
-                given.append(_plain(answer(*copy.deepcopy(case))))
+            with contextlib.redirect_stdout(io.StringIO() if given else sys.stdout):
+                given.append(_within(SECONDS, lambda: _plain(answer(*copy.deepcopy(case)))))  # noqa: B023
     except _TooLong:
         seconds = f"{SECONDS:.0f} seconds"
         return Verdict("wrong", f"✗ On {_call(exercise, case)} your code did not end within {seconds}.")
@@ -163,9 +163,8 @@ def _results(function: Any, cases: list[Case]) -> list[Any]:
     return [_plain(function(*copy.deepcopy(case))) for case in cases]
 
 
-@contextlib.contextmanager
-def _stopped_after(seconds: float) -> Iterator[None]:
-    """Raise `_TooLong` in this thread after ``seconds``, between two steps of Python, on every system."""
+def _within(seconds: float, function: Callable[[], Any]) -> Any:
+    """Call a function, and raise `_TooLong` in it after ``seconds``, between two steps of Python."""
     over, here = threading.Event(), ctypes.c_ulong(threading.get_ident())
 
     def watch() -> None:
@@ -177,12 +176,16 @@ def _stopped_after(seconds: float) -> Iterator[None]:
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        yield
+        return function()
     finally:
-        while watcher.is_alive():
-            with contextlib.suppress(_TooLong):
+        ended = False
+        while not ended:
+            try:  # it may be raised in whatever is called here
                 over.set()
                 watcher.join()
+                ended = True
+            except _TooLong:
+                pass
         _raise_in(here, None)  # what is raised, but has not arrived, is taken back
 
 

@@ -39,8 +39,8 @@ LESSONS = (
 SIGNS = {"": " ", "not answered": "–", "wrong": "✗", "right": "✓"}
 """What an exercise can be, in rising order, and its sign in the table. Not returned is an empty word."""
 STATUSES = list(SIGNS)
-COPY = re.compile(r"^(copy of )+|([ _-]+copy|\s*\(\d+\))+$", re.IGNORECASE)
-"""What browsers, desktops and Colab add to the name of a copy."""
+COPY = re.compile(r"^(copy of )+|([ _-]+copy[ _-]?\d*|\s*\(\d+\))+$", re.IGNORECASE)
+"""What browsers, desktops, JupyterLab and Colab add to the name of a copy."""
 INHERITED = ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH", "LANG")
 ROOT = Path(tinylib.__file__).parent.parent
 
@@ -259,7 +259,7 @@ def main() -> None:
         paths = notebooks(options.folder)
     except ValueError as error:
         parser.error(str(error))
-    sys.stdout.reconfigure(errors="replace")  # Windows writes a file in a code page without ✓
+    sys.stdout.reconfigure(encoding="utf-8")  # Windows writes a file in a code page without ✓
     done, notes = [], defaultdict(list)
     for number, path in enumerate(paths, 1):
         start = time.monotonic()

@@ -43,6 +43,13 @@ PROCESSES = {
     "os.exec", "os.fork", "os.forkpty", "os.kill", "os.killpg", "os.posix_spawn", "os.spawn", "os.startfile",
     "os.system", "pty.spawn", "subprocess.Popen", "_winapi.CreateProcess", "_winapi.TerminateProcess",
 }  # fmt: skip
+UNANNOUNCED = (
+    ("_posixsubprocess", "fork_exec", "reaching other programs"),
+    ("os", "pidfd_open", "reaching other programs"),
+    ("os", "setpriority", "reaching other programs"),
+    ("os", "mkfifo", "writing outside of its own folder"),
+    ("os", "mknod", "writing outside of its own folder"),
+)
 
 Tell = Callable[..., None]
 
@@ -81,7 +88,7 @@ def parse(source: str) -> list[ast.stmt]:
 
 
 def is_check(node: ast.AST) -> bool:
-    """Whether this is a call of ``exercises.check``, under whatever name it was imported."""
+    """Whether this is a call of ``exercises.check``, or of ``check``, as it may be imported."""
     return (
         isinstance(node, ast.Call)
         and len(node.args) + len(node.keywords) == 2
@@ -186,6 +193,9 @@ def import_all(statements: list[ast.stmt]) -> None:
         for name in names:
             with contextlib.suppress(Exception):  # told when the notebook itself imports it
                 importlib.import_module(name)
+        for alias in node.names if isinstance(node, ast.ImportFrom) else []:
+            with contextlib.suppress(Exception):  # transformers imports a name when it is asked for
+                getattr(sys.modules[node.module], alias.name)
 
 
 def guard(folder: str, tell: Tell) -> None:
@@ -213,7 +223,8 @@ def guard(folder: str, tell: Tell) -> None:
         paths = [path for path in arguments[:2] if isinstance(path, str | bytes | os.PathLike)]
         if event in CHANGES or event == "os.symlink" or (event == "open" and arguments[2] & WRITING):
             checked = {"os.symlink": paths[1:], "open": paths[:1]}.get(event, paths)
-            if not all(within(path, own) for path in checked):
+            nowhere = event == "open" and checked and os.fsdecode(checked[0]) == os.devnull
+            if not nowhere and not all(within(path, own) for path in checked):
                 refuse("writing outside of its own folder")
         elif event in ("open", "os.chdir", "os.listdir", "os.scandir") and paths:
             if within(paths[0], folder):
@@ -224,9 +235,12 @@ def guard(folder: str, tell: Tell) -> None:
                 refuse("opening a folder")
 
     sys.addaudithook(watch)
-    with contextlib.suppress(ImportError):  # the one way to start a process that Python does not announce
-        posix = importlib.import_module("_posixsubprocess")
-        posix.fork_exec = functools.partial(refuse, "reaching other programs")
+    # What Python does not announce.
+    for module, name, what in UNANNOUNCED:
+        with contextlib.suppress(ImportError, AttributeError):  # some systems do not have it
+            owner = importlib.import_module(module)
+            getattr(owner, name)
+            setattr(owner, name, functools.partial(refuse, what))
 
 
 def told(error: BaseException) -> str:
