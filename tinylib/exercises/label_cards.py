@@ -10,7 +10,9 @@ from tinylib.exercises.padding_cards import draw_rows, pads_per_row
 Turns = list[tuple[Row, Row]]
 Batch = dict[str, Rows]
 EOS = 2
-"""The end of turn in all of these cards, and where something is padded, the pad too."""
+"""The end of turn on these cards, and where something is padded, the pad too."""
+TURN = ([5, 6], [7, EOS])
+"""A pair of what is read and what is said, for cases in which turns are alike."""
 
 # The row of the card "read the grid": position 4 writes the header of the answer, 8 is its end, 9 a pad.
 IDS = [1, 10, 11, EOS, 12, 21, 22, 23, EOS, EOS]
@@ -94,9 +96,6 @@ def _limited(generator: random.Random) -> Case:
         return turns, sum(len(read) + len(said) for read, said in turns[:2]) - 1
     totals = list(itertools.accumulate(len(read) + len(said) for read, said in turns))
     return turns, generator.choice(totals) + generator.choice([-1, 0, 0, 1, 2])
-
-
-TURN = ([5, 6], [7, EOS])
 
 
 def _micro_batches(generator: random.Random) -> Case:
