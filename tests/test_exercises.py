@@ -13,6 +13,7 @@ import textwrap
 import threading
 import time
 from collections import deque
+from collections.abc import Collection
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -373,7 +374,13 @@ def test_what_holds_the_same_numbers_is_as_good_as_a_list(capsys: pytest.Capture
     def fractions(counts: list[int]) -> list[Fraction]:
         return [Fraction(count) for count in counts]
 
-    for convert in (tuple, deque, torch.tensor, fractions, lambda counts: dict(enumerate(counts)).values()):
+    def floats(counts: list[int]) -> list[float]:
+        return [float(count) for count in counts]
+
+    def values(counts: list[int]) -> Collection[int]:
+        return dict(enumerate(counts)).values()
+
+    for convert in (tuple, deque, torch.tensor, floats, fractions, values):
         answer = EXERCISES["pads_per_row"].answer
         assert said(capsys, "pads_per_row", lambda rows: convert(answer(rows))).startswith("✓ Right")  # noqa: B023
 

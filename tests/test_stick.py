@@ -141,8 +141,7 @@ def test_a_bad_copy_is_seen_before_anything_is_made(stick: Path, tmp_path: Path,
 
 def test_a_stick_without_its_lessons_is_not_whole(stick: Path, tmp_path: Path) -> None:
     (stick / "course").rename(stick / "course.new")
-    with pytest.raises(SystemExit, match="is not whole"):
-        install.check(stick, tmp_path / "target")
+    assert "is not whole" in refused(stick, tmp_path / "new")
 
 
 def test_a_stick_without_its_list_is_not_whole(stick: Path, tmp_path: Path) -> None:

@@ -4,6 +4,24 @@ They are written apart from the checker's own list of mistakes, in other ways. A
 mistake that no card foresees: the checker then shows the first case that goes wrong, or says what it sees.
 """
 
+
+def collator(
+    labels: str, attention_mask: str = "[1] * len(ids) + [0] * pads", input_ids: str = "ids + [pad_id] * pads"
+) -> str:
+    """Write a collator with a loop over the rows: what it appends to each of its three lists."""
+    return f"""
+        def collate(rows, pad_id):
+            width = max(len(ids) for ids, _ in rows)
+            batch = {{"input_ids": [], "attention_mask": [], "labels": []}}
+            for ids, labels in rows:
+                pads = width - len(ids)
+                batch["input_ids"].append({input_ids})
+                batch["attention_mask"].append({attention_mask})
+                batch["labels"].append({labels})
+            return batch
+    """
+
+
 WRONG: dict[str, list[tuple[str, str | None]]] = {
     "pads_per_row": [
         ("lambda rows: [5 - len(row) for row in rows]", None),
@@ -565,75 +583,16 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
     ],
     "collate": [
         (
-            """
-            def collate(rows, pad_id):
-                width = max(len(ids) for ids, _ in rows)
-                batch = {"input_ids": [], "attention_mask": [], "labels": []}
-                for ids, labels in rows:
-                    pads = width - len(ids)
-                    batch["input_ids"].append(ids + [pad_id] * pads)
-                    batch["attention_mask"].append([1] * len(ids) + [0] * pads)
-                    learned = [-100 if label == pad_id else label for label in labels[:-1]] + labels[-1:]
-                    batch["labels"].append(learned + [-100] * pads)
-                return batch
-            """,
+            collator(
+                "[-100 if label == pad_id else label for label in labels[:-1]] + labels[-1:] + [-100] * pads"
+            ),
             None,
         ),
+        (collator("[-100] * labels.count(-100) + ids[labels.count(-100):] + [-100] * pads"), None),
+        (collator("labels + [-100] * pads", input_ids="ids + [2] * pads"), None),
+        (collator("ids + [pad_id] * pads"), "it says that the prompt is supervised"),
         (
-            """
-            def collate(rows, pad_id):
-                width = max(len(ids) for ids, _ in rows)
-                batch = {"input_ids": [], "attention_mask": [], "labels": []}
-                for ids, labels in rows:
-                    pads = width - len(ids)
-                    batch["input_ids"].append(ids + [pad_id] * pads)
-                    batch["attention_mask"].append([1] * len(ids) + [0] * pads)
-                    prompt = labels.count(-100)
-                    batch["labels"].append([-100] * prompt + ids[prompt:] + [-100] * pads)
-                return batch
-            """,
-            None,
-        ),
-        (
-            """
-            def collate(rows, pad_id):
-                width = max(len(ids) for ids, _ in rows)
-                batch = {"input_ids": [], "attention_mask": [], "labels": []}
-                for ids, labels in rows:
-                    pads = width - len(ids)
-                    batch["input_ids"].append(ids + [2] * pads)
-                    batch["attention_mask"].append([1] * len(ids) + [0] * pads)
-                    batch["labels"].append(labels + [-100] * pads)
-                return batch
-            """,
-            None,
-        ),
-        (
-            """
-            def collate(rows, pad_id):
-                width = max(len(ids) for ids, _ in rows)
-                batch = {"input_ids": [], "attention_mask": [], "labels": []}
-                for ids, labels in rows:
-                    pads = width - len(ids)
-                    batch["input_ids"].append(ids + [pad_id] * pads)
-                    batch["attention_mask"].append([1] * len(ids) + [0] * pads)
-                    batch["labels"].append(ids + [pad_id] * pads)
-                return batch
-            """,
-            "it says that the prompt is supervised",
-        ),
-        (
-            """
-            def collate(rows, pad_id):
-                width = max(len(ids) for ids, _ in rows)
-                batch = {"input_ids": [], "attention_mask": [], "labels": []}
-                for ids, labels in rows:
-                    pads = width - len(ids)
-                    batch["input_ids"].append(ids + [pad_id] * pads)
-                    batch["attention_mask"].append([1] * width)
-                    batch["labels"].append(labels + [pad_id] * pads)
-                return batch
-            """,
+            collator("labels + [pad_id] * pads", attention_mask="[1] * width"),
             "it says that pads are shown, or supervised",
         ),
         (
@@ -657,46 +616,10 @@ WRONG: dict[str, list[tuple[str, str | None]]] = {
             """,
             "I have found one bug, is there another?",
         ),
+        (collator("ids + [-100] * pads"), "it says that the prompt is supervised"),
+        (collator("labels + [pad_id] * pads"), "it says that pads are shown, or supervised"),
         (
-            """
-            def collate(rows, pad_id):
-                width = max(len(ids) for ids, _ in rows)
-                batch = {"input_ids": [], "attention_mask": [], "labels": []}
-                for ids, _ in rows:
-                    pads = width - len(ids)
-                    batch["input_ids"] += [ids + [pad_id] * pads]
-                    batch["attention_mask"] += [[1] * len(ids) + [0] * pads]
-                    batch["labels"] += [ids + [-100] * pads]
-                return batch
-            """,
-            "it says that the prompt is supervised",
-        ),
-        (
-            """
-            def collate(rows, pad_id):
-                width = max(len(ids) for ids, _ in rows)
-                batch = {"input_ids": [], "attention_mask": [], "labels": []}
-                for ids, given in rows:
-                    pads = width - len(ids)
-                    batch["input_ids"] += [ids + [pad_id] * pads]
-                    batch["attention_mask"] += [[1] * len(ids) + [0] * pads]
-                    batch["labels"] += [given + [pad_id] * pads]
-                return batch
-            """,
-            "it says that pads are shown, or supervised",
-        ),
-        (
-            """
-            def collate(rows, pad_id):
-                width = max(len(ids) for ids, _ in rows)
-                batch = {"input_ids": [], "attention_mask": [], "labels": []}
-                for ids, given in rows:
-                    pads = width - len(ids)
-                    batch["input_ids"] += [ids + [pad_id] * pads]
-                    batch["attention_mask"] += [[1] * len(ids) + [0] * pads]
-                    batch["labels"] += [[-100 if x == pad_id else x for x in given + [pad_id] * pads]]
-                return batch
-            """,
+            collator("[-100 if x == pad_id else x for x in labels + [pad_id] * pads]"),
             "where does the end of turn get lost?",
         ),
         (

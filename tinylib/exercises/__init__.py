@@ -21,7 +21,7 @@ from numbers import Real
 from typing import Any, Literal
 
 from tinylib.exercises import label_cards, padding_cards, pipeline_cards
-from tinylib.exercises.card import Card, Case
+from tinylib.exercises.card import Card, Case, Mistake
 
 EXERCISES: dict[str, Card] = padding_cards.CARDS | label_cards.CARDS | pipeline_cards.CARDS
 SECONDS = 2.0
@@ -85,7 +85,7 @@ def _judge_value(card: Card, answer: Any) -> Verdict:
         return Verdict("right", "✓ Right.")
     for mistake in card.mistakes:
         if _same(given, mistake.answer):
-            return _wrong(f"{mistake.says} Open the hint “{mistake.hint}”.")
+            return _known(mistake)
     if type(given) is not type(card.answer):
         return _wrong(f"the answer is a {type(card.answer).__name__}, yours is {_short(answer)}")
     if isinstance(given, set):
@@ -96,7 +96,7 @@ def _judge_value(card: Card, answer: Any) -> Verdict:
     for mistake in card.mistakes:  # beside another
         mistaken = zip(given, mistake.answer, card.answer)
         if all(_same(mine, wrong) for mine, wrong, right in mistaken if wrong != right):
-            return _wrong(f"{mistake.says} Open the hint “{mistake.hint}”.")
+            return _known(mistake)
     i = next(i for i in range(len(given)) if not _same(given[i], card.answer[i]))
     return _wrong(f"the first wrong entry is at index {i}: {_short(given[i])}.")
 
@@ -129,7 +129,7 @@ def _judge_function(exercise: str, card: Card, answer: Any) -> Verdict:
         return Verdict("right", f"✓ Right, on the example and {len(cases) - 1} fresh cases.")
     for mistake in card.mistakes:
         if _same(given, _results(mistake.answer, cases)):
-            return _wrong(f"{mistake.says} Open the hint “{mistake.hint}”.")
+            return _known(mistake)
     wrong = [i for i in range(len(cases)) if not _same(given[i], expected[i])]
     i = min(wrong, key=lambda i: (i > 0, len(repr(cases[i]))))  # the example, else the shortest
     call = _call(exercise, cases[i])
@@ -157,6 +157,10 @@ def _difference(call: str, given: Any, expected: Any) -> str:
 
 def _wrong(text: str) -> Verdict:
     return Verdict("wrong", f"✗ Not yet: {text}")
+
+
+def _known(mistake: Mistake) -> Verdict:
+    return _wrong(f"{mistake.says} Open the hint “{mistake.hint}”.")
 
 
 def _results(function: Any, cases: list[Case]) -> list[Any]:
