@@ -1,5 +1,5 @@
-# `make run` reads the course as pages, `make lab` works through it, `make book` builds its site,
-# `make test` checks all of it.
+# `make run` executes the lessons and builds the book from their outputs, `make lab` works through them,
+# `make book` builds the book from the stored outputs, `make test` checks all of it.
 
 PYTHON ?= python3
 VENV := .venv
@@ -27,7 +27,9 @@ model: $(READY)
 	@$(BIN)/python -m tinylib.models
 
 run: model
-	@$(BIN)/python notebooks/course.py pages
+	@$(BIN)/python tools/execute.py run
+	@$(BIN)/python -m sphinx --quiet -t run -d build/run-doctrees book build/run
+	@echo "open build/run/index.html"
 
 lab: model
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
@@ -50,7 +52,7 @@ test: model
 
 # From empty environments, three times: on Colab, on Binder, and from a stick without network.
 test-starting: model
-	$(BIN)/python -m pytest -m starting tests/test_starting.py
+	$(BIN)/python -m pytest -m starting tests/tools/test_starting.py
 
 # The same outputs with all threads, and with the plainest kernels that torch, oneDNN and MKL have.
 test-portable: model
@@ -58,7 +60,7 @@ test-portable: model
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE $(PYTEST) notebooks
 
 notebooks: model
-	@$(BIN)/python notebooks/course.py store
+	@$(BIN)/python tools/execute.py store
 
 bench: model
 	@$(BIN)/python benchmarks/speed.py

@@ -1,4 +1,8 @@
-"""Sphinx's settings for the book. ``make book`` builds it from the lessons' stored outputs."""
+"""Sphinx's settings for the book.
+
+``make book`` builds it from the lessons' stored outputs; ``make run`` executes the lessons and builds it from
+their outputs, with the tag ``run``.
+"""
 
 import sys
 from pathlib import Path
@@ -6,15 +10,19 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 BOOK = Path(__file__).resolve().parent
-sys.path[:0] = [str(BOOK), str(BOOK.parent / "notebooks"), str(BOOK.parent / "tools")]
+sys.path[:0] = [str(BOOK), str(BOOK.parent / "tools")]
+import lessons  # noqa: E402
 import publish  # noqa: E402
 import sources  # noqa: E402
+
+# Sphinx puts the `tags` of its command line here.
+OUTPUTS = lessons.EXECUTED if tags.has("run") else lessons.NOTEBOOKS  # noqa: F821
 
 project = html_title = "Silent bugs of fine-tuning"
 language = "en"
 smartquotes = False  # the auditor's texts have code in them
 extensions = ["myst_nb"]
-nb_execution_mode = "off"  # the stored outputs are shown, and nbval tests them
+nb_execution_mode = "off"  # the outputs of the notebooks are shown
 
 # Empty until `make publish`. With it, links to the code lead there, and a lesson opens in Colab or Binder.
 REPOSITORY, TAG = publish.read_address()
@@ -59,4 +67,4 @@ html_show_copyright = html_show_sphinx = False
 
 def setup(app: Sphinx) -> None:
     """Copy the lessons before Sphinx looks for its pages."""
-    app.connect("builder-inited", lambda app: sources.copy_lessons(REPOSITORY, TAG))
+    app.connect("builder-inited", lambda app: sources.copy_lessons(OUTPUTS, REPOSITORY, TAG))

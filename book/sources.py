@@ -3,73 +3,77 @@
 The lessons, a chapter or the misconceptions of a lesson, and the auditor's faults, each as Markdown.
 """
 
-import json
 import re
 import tomllib
 from pathlib import Path
 
-import course  # notebooks/course.py
 import nbformat
+from lessons import LESSONS, NOTEBOOKS, ROOT, cells, read, title_and_aim
+from nbformat import NotebookNode
 
-BOOK = Path(__file__).resolve().parent
-ROOT = BOOK.parent
-LESSONS = BOOK / course.NOTEBOOKS.name
-"""The book's copies have the notebooks' own paths, so that every link to a notebook holds in both places."""
+BOOK = ROOT / "book"
+COPIES = BOOK / NOTEBOOKS.name
+"""The lessons' copies have the notebooks' own paths, so that a link to a notebook holds in both places."""
 TO_THE_REPOSITORY = re.compile(r"\[([^]]+)\]\(\.\./([^)]+)\)")
 MISCONCEPTION = re.compile(r'^- \*"(.+?)"\* (.+)$', flags=re.MULTILINE)
 
 
-def copy_lessons(repository: str, tag: str) -> None:
+def copy_lessons(outputs: Path, repository: str, tag: str) -> None:
     """Put a copy of each lesson where Sphinx looks for it, with its figures' alt text as myst-nb takes it.
 
     Args:
+        outputs: The folder of the executed lessons that are shown.
         repository: Where links to the code lead; if it is empty, their words stay without a link.
         tag: The version that they lead to.
     """
-    LESSONS.mkdir(exist_ok=True)
-    for old in {copy.name for copy in LESSONS.glob("*.ipynb")} - {path.name for path in course.lessons()}:
-        (LESSONS / old).unlink()  # a lesson that has another name now
-    for path in course.lessons():
-        notebook = nbformat.read(path, as_version=4)
+    COPIES.mkdir(exist_ok=True)
+    for old in {copy.name for copy in COPIES.glob("*.ipynb")} - {path.name for path in LESSONS}:
+        (COPIES / old).unlink()  # a lesson that has another name now
+    for path in LESSONS:
+        notebook = read(outputs / path.name)
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 link = rf"[\1]({repository}/blob/{tag}/\2)" if repository else r"\1"
                 cell.source = TO_THE_REPOSITORY.sub(link, cell.source)
                 continue
-            cell.outputs = [output for output in cell.outputs if not course.is_progress_bar(output)]
+            cell.outputs = [output for output in cell.outputs if not is_progress_bar(output)]
             for output in cell.outputs:
                 if "image/png" in output.get("data", {}):
                     cell.metadata["mystnb"] = {"image": {"alt": output.data["text/plain"]}}
         text = nbformat.writes(notebook)
-        copy = LESSONS / path.name
+        copy = COPIES / path.name
         if not copy.is_file() or copy.read_text(encoding="utf-8") != text:  # else Sphinx would read it anew
             copy.write_text(text, encoding="utf-8")
 
 
+def is_progress_bar(output: NotebookNode) -> bool:
+    """Tell a bar, of which a page would show the text before its first step, from what is worth reading."""
+    return "%|" in output.get("data", {}).get("text/plain", "")
+
+
 def markdown_of(path: Path) -> str:
     """Return all Markdown cells of a notebook as one text."""
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    return "\n\n".join(cell.source for cell in cells(path, "markdown"))
 
 
 def chapter(lesson: str, heading: str) -> str:
     """Return what a lesson says under a heading of the second level, without the heading."""
-    text = markdown_of(course.NOTEBOOKS / f"{lesson}.ipynb")
+    text = markdown_of(NOTEBOOKS / f"{lesson}.ipynb")
     return re.split(r"^## ", text.split(f"## {heading}\n", 1)[1], flags=re.MULTILINE)[0]
 
 
 def link(path: Path) -> str:
     """Return a link to a lesson, with its title as words."""
-    title, _ = course.title_and_aim(nbformat.read(path, as_version=4))
-    return f"[{title}]({LESSONS.name}/{path.name})"
+    title, _ = title_and_aim(read(path))
+    return f"[{title}]({COPIES.name}/{path.name})"
 
 
 def minutes_table() -> str:
     """Return the lessons with their minutes, and what they build on, as their own heads say it."""
     lines = ["| lesson | minutes | before it |", "|---|---|---|"]
     total = 0
-    for path in course.lessons():
-        _, aim = course.title_and_aim(nbformat.read(path, as_version=4))
+    for path in LESSONS:
+        _, aim = title_and_aim(read(path))
         minutes, before = re.fullmatch(r"(\d+) minutes · before this: (.+)", aim).groups()
         lines.append(f"| {link(path)} | {minutes} | {before} |")
         total += int(minutes)
@@ -88,7 +92,7 @@ def questions_tables() -> str:
         ValueError: A misconception has no question in ``questions.toml``, or a question no misconception.
     """
     questions = tomllib.loads((BOOK / "questions.toml").read_text(encoding="utf-8"))
-    met = {path: misconceptions(path) for path in course.lessons()}
+    met = {path: misconceptions(path) for path in LESSONS}
     if odd := {said for found in met.values() for said in found} ^ set(questions):
         raise ValueError(f"in a lesson or in questions.toml, but not in both: {sorted(odd)}")
     lines = []
@@ -101,12 +105,12 @@ def questions_tables() -> str:
 
 def faults() -> dict[str, dict[str, str]]:
     """Return all that the auditor can find, by its code."""
-    return tomllib.loads((ROOT / "tinylib" / "audit" / "faults.toml").read_text(encoding="utf-8"))
+    return tomllib.loads((ROOT / "batchaudit" / "faults.toml").read_text(encoding="utf-8"))
 
 
 def fault_list() -> str:
     """Return each of the auditor's faults under a heading of its own, with a target of the code's name."""
-    by_number = {path.name[:2]: path for path in course.lessons()}
+    by_number = {path.name[:2]: path for path in LESSONS}
     lines = []
     for code, fault in faults().items():
         lesson = by_number[re.match(r"lesson (\d\d)", fault["lesson"])[1]]

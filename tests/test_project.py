@@ -1,19 +1,17 @@
 """The project's own files agree with one another."""
 
 import ast
-import importlib
-import io
+import importlib.util
 import json
 import re
-import tokenize
 import tomllib
-from pathlib import Path
+from graphlib import TopologicalSorter
 
 import pytest
 import yaml
+from lessons import ROOT
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PINNED = {
@@ -27,6 +25,7 @@ RANGES = [
     for lines in [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
     for line in lines
 ]
+HOUSES = ("tinylib", "batchaudit", "classroom")
 
 
 def test_requirements_are_exact() -> None:
@@ -49,7 +48,7 @@ def test_environment_yml_takes_the_same_versions() -> None:
     )
     index, *packages = with_pip["pip"]
     assert index.startswith("--extra-index-url https://download.pytorch.org/")
-    assert packages == ["-r requirements.txt", "-e ."]
+    assert packages == ["-r requirements.txt", "-e .[course]"]
 
 
 def test_ci_runs_what_the_readme_says() -> None:
@@ -65,8 +64,12 @@ def test_every_make_target_of_the_readme_exists() -> None:
     targets = set(re.findall(r"^([a-z][a-z -]*):", makefile, flags=re.MULTILINE))
     targets = {target for line in targets for target in line.split()}
     named = set(re.findall(r"`?make ([a-z-]+)", README))
-    assert named >= {"run", "lab", "test", "test-portable", "notebooks"}
     assert named <= targets
+
+
+def test_every_module_that_the_readme_starts_exists() -> None:
+    for module in re.findall(rf"-m ((?:{'|'.join(HOUSES)})[.\w]*)", README):
+        assert importlib.util.find_spec(module), module
 
 
 def test_every_local_link_of_the_readme_exists() -> None:
@@ -85,41 +88,30 @@ def test_the_readmes_figures_are_the_last_benchmarks(monkeypatch: pytest.MonkeyP
     assert speed.work_line(results["work"]) in README
 
 
-def lines_of_code(path: Path) -> int:
-    """Count the lines that do something: no blank ones, no comments, no docstrings."""
-    text = path.read_text(encoding="utf-8")
-    nothing = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
-    lines: set[int] = set()
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type not in nothing and token.type != tokenize.ENDMARKER:
-            lines.update(range(token.start[0], token.end[0] + 1))
-    for node in ast.walk(ast.parse(text)):
-        if (
-            isinstance(node, ast.Expr)
-            and isinstance(node.value, ast.Constant)
-            and isinstance(node.value.value, str)
-        ):
-            lines -= set(range(node.lineno, node.end_lineno + 1))
-    return len(lines)
+def imports() -> dict[str, set[str]]:
+    """Return the modules of the houses, each with those of them that it imports, wherever in its code."""
+    files = {}
+    for path in [path for house in HOUSES for path in (ROOT / house).rglob("*.py")]:
+        *packages, name = path.relative_to(ROOT).with_suffix("").parts
+        files[".".join(packages if name == "__init__" else [*packages, name])] = path
+    found: dict[str, set[str]] = {module: set() for module in files}
+    for module, path in files.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path} has a relative import"
+                parts = {f"{node.module}.{alias.name}" for alias in node.names}
+                names = {part if part in files else str(node.module) for part in parts}
+            else:
+                continue
+            found[module] |= names & files.keys()
+    return found
 
 
-def test_the_library_stays_small() -> None:
-    """The helpers that the lessons import; and the auditor, which stands on them and is a tool of its own.
-
-    Aside stands what readers practise with, the exercises and the playground: no other room knows of it.
-    """
-    aside = ("exercises", "playground.py")
-    modules = [
-        path for path in (ROOT / "tinylib").rglob("*.py") if not {path.name, path.parent.name} & {*aside}
-    ]
-    auditor = [path for path in modules if path.parent.name == "audit"]
-    assert sum(map(lines_of_code, set(modules) - set(auditor))) <= 1200
-    assert sum(map(lines_of_code, auditor)) <= 1150
-    assert max(map(lines_of_code, modules)) <= 250
-
-
-def test_nobody_imports_the_auditor_nor_what_readers_practise_with() -> None:
-    for path in (ROOT / "tinylib").glob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        assert "audit" not in text, path
-        assert not re.search(r"^(import|from) .*(exercises|playground)", text, flags=re.MULTILINE), path
+def test_arrows_run_toward_tinylib_only_and_never_in_a_circle() -> None:
+    graph = imports()
+    for module, imported in graph.items():
+        house = module.split(".")[0]
+        assert {name.split(".")[0] for name in imported} <= {house, "tinylib"}, module
+    TopologicalSorter(graph).prepare()  # or CycleError, with the circle

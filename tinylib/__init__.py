@@ -1,1 +1,18 @@
-"""Helpers of the course: load a chat model, write prompts, pad batches, generate, and show what happens."""
+"""The helpers of the course, to be read in one sitting, in the order in which a chat walks through them.
+
+| room | takes | gives |
+|---|---|---|
+| `models`, `fetch` | a name | a chat model and its tokenizer; the shipped one is fetched once |
+| `chat` | messages | what is read and what is said, as token ids, cut at the exact boundary |
+| `labels` | those ids | labels, and the losses of both conventions |
+| `padding` | rows of ids | a rectangle: `input_ids`, `attention_mask`, `position_ids` |
+| `collate` | a list of examples | one batch, padded or packed |
+| `packing` | a packed batch | a training step that computes nothing for nothing |
+| `data` | a name or a file | chats |
+| `train` | model, chats | a trained model and its losses |
+| `generate` | model, prompts | answers, and how far they are from each prompt's answer alone |
+| `show`, `figures` | batches, masks, histories | text grids; pictures |
+| `quiet` | | what the libraries say unasked, collected or hidden |
+
+No room imports one that comes later in a chat's walk, nor `batchaudit` or `classroom`, which stand on these.
+"""

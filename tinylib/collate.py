@@ -15,9 +15,9 @@ Example = Mapping[str, Any]
 class PaddedCollator:
     """Pad examples to the longest: ids with a pad, labels with `IGNORE_INDEX`, and the mask to match.
 
-    What is padding follows from the lengths, never from the ids, so that an end of turn stays visible
-    and supervised where the pad token is the EOS token. A `data_collator` for ``transformers.Trainer``
-    and a `collate_fn` for PyTorch's ``DataLoader``.
+    What is padding follows from the lengths, never from the ids, so that an end of turn stays visible and
+    supervised where the pad token is the EOS token. A `data_collator` for ``transformers.Trainer`` and a
+    `collate_fn` for PyTorch's ``DataLoader``.
 
     >>> collate = PaddedCollator(pad_id=2)
     >>> long = {"input_ids": [5, 7, 2], "labels": [-100, 7, 2]}
@@ -31,17 +31,10 @@ class PaddedCollator:
         self.pad_id, self.side = pad_id, side
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-        """Make one batch.
-
-        Args:
-            examples: Each with ``input_ids`` and ``labels``, lists of the same length.
-
-        Returns:
-            ``input_ids``, ``attention_mask`` and ``labels``, int64 of shape ``(batch, seq)``.
+        """Make ``input_ids``, ``attention_mask`` and ``labels``, int64 of shape ``(batch, seq)``.
 
         Raises:
-            ValueError: No example, one whose labels are not as many as its ids, or one in which nothing
-                is supervised; the message gives its number.
+            ValueError: An example is unusable (see `check_examples`).
         """
         check_examples(examples)
         batch = pad([example["input_ids"] for example in examples], self.pad_id, self.side)
@@ -52,12 +45,10 @@ class PaddedCollator:
 class PackedCollator:
     """Lay examples end to end, in as few rows as best fit finds, with positions that start anew for each.
 
-    There is no attention mask on purpose: with ``use_cache=False`` (the Trainer of transformers 5 sets
-    it, that of 4.57 does not) transformers reads the samples off the restarting ``position_ids`` and lets
-    none see another. ``flash_attention_2`` does so in a single row only. The first label of each sample is
-    ignored, since the token before it is another sample's.
-
-    Usable wherever `PaddedCollator` is. No example is cut or lost; the same examples give the same batch.
+    There is no attention mask on purpose: with ``use_cache=False`` (the Trainer of transformers 5 sets it,
+    that of 4.57 does not) transformers reads the samples off the restarting ``position_ids`` and lets none
+    see another. ``flash_attention_2`` does so in a single row only. The first label of each sample is
+    ignored, since the token before it is another sample's. No example is cut or lost.
 
     >>> collate = PackedCollator(pad_id=2, max_length=5)
     >>> long = {"input_ids": [5, 7, 2], "labels": [-100, 7, 2]}
@@ -75,22 +66,17 @@ class PackedCollator:
         self.pad_id, self.max_length = pad_id, max_length
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-        """Make one batch.
+        """Make ``input_ids``, ``position_ids`` and ``labels``, int64 of shape ``(rows, seq)``.
 
-        Args:
-            examples: Each with ``input_ids`` and ``labels``, lists of the same length.
-
-        Returns:
-            ``input_ids``, ``position_ids`` and ``labels``, int64 of shape ``(rows, seq)``. ``seq`` is
-            at most ``max_length``, unless one example alone is longer. What is left of a row is filled
-            with pads, as if they were one more sample.
+        ``seq`` is at most ``max_length``, unless one example alone is longer. What is left of a row is filled
+        with pads, as if they were one more sample.
 
         Raises:
-            ValueError: As `PaddedCollator`.
+            ValueError: An example is unusable (see `check_examples`).
         """
         check_examples(examples, first_label=1)
         lengths = [len(example["input_ids"]) for example in examples]
-        rows = best_fit(lengths, self.max_length)
+        rows = best_fit_decreasing(lengths, self.max_length)
         filled = [sum(lengths[i] for i in row) for row in rows]
         columns: dict[str, list[list[int]]] = {"input_ids": [], "position_ids": [], "labels": []}
         for row, tokens in zip(rows, filled):
@@ -103,20 +89,16 @@ class PackedCollator:
         return {name: torch.tensor(values) for name, values in columns.items()}
 
 
-def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Put things into bins: the longest first, each into the fullest bin that still has room.
 
-    Best-fit decreasing, as in TRL's ``pack_dataset(strategy="bfd")``; but nothing is ever cut, so that
-    what is longer than ``capacity`` gets a bin of its own.
-
-    Args:
-        lengths: Of the things, in tokens.
-        capacity: Of a bin, in tokens.
+    As in TRL's ``pack_dataset(strategy="bfd")``; but nothing is ever cut, so that what is longer than
+    ``capacity`` gets a bin of its own.
 
     Returns:
         The numbers of the things in each bin, in rising order.
 
-    >>> best_fit([2, 3, 2, 9], capacity=5)
+    >>> best_fit_decreasing([2, 3, 2, 9], capacity=5)
     [[0, 1], [2], [3]]
     """
     bins = []
@@ -134,23 +116,18 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def check_examples(examples: Sequence[Example], first_label: int = 0) -> None:
-    """Refuse examples that cannot be trained on, by their number.
+    """Raise a ValueError, with its number, for an example that cannot be trained on.
 
-    Args:
-        examples: See `Example`.
-        first_label: The position of the first label that will count.
-
-    Raises:
-        ValueError: No example, an empty one, one whose labels are not as many as its ids, or one in which
-            nothing is supervised.
+    There is none, one is empty, has not as many labels as ids, or has no supervised label from position
+    ``first_label`` on.
     """
     check_rows([example["input_ids"] for example in examples])
     for i, example in enumerate(examples):
         ids, labels = len(example["input_ids"]), len(example["labels"])
         if ids != labels:
-            raise ValueError(f"Row {i} has {ids} input_ids and {labels} labels; give one for each.")
+            raise ValueError(f"Example {i} has {ids} input_ids and {labels} labels; give one for each.")
         if all(label == IGNORE_INDEX for label in example["labels"][first_label:]):
             raise ValueError(
-                f"Row {i} has no supervised token: all of its labels are {IGNORE_INDEX}. A batch of such "
-                "rows has the loss NaN. Was its answer cut off? Leave the row out."
+                f"Example {i} has no supervised token: all of its labels are {IGNORE_INDEX}. A batch of such "
+                "examples has the loss NaN. Was its answer cut off? Leave it out."
             )

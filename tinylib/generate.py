@@ -1,6 +1,7 @@
 """Answers to several prompts at once, and how far they are from each prompt's answer alone.
 
-Decoding is greedy throughout, so that two runs can be compared token for token.
+Decoding is greedy, whatever the model's generation config says, so that two runs can be compared token for
+token.
 """
 
 from collections.abc import Sequence
@@ -23,14 +24,14 @@ def answer(
 ) -> list[str]:
     """Answer prompts in batches; each answer is what the prompt alone would have got.
 
-    A progress bar is shown when there is more than one batch. In 16-bit precision a batch rounds
-    differently from a single row, so a close choice between two tokens can fall the other way.
+    A progress bar is shown when there is more than one batch. In 16-bit precision a batch rounds differently
+    from a single row, so a close choice between two tokens can fall the other way.
 
     Returns:
         The answers as text, in the order of the prompts.
 
     Raises:
-        ValueError: No prompts, an empty prompt, or one that does not fit into the model's context.
+        ValueError: No prompts, an unusable one, or one that does not fit into the model's context.
     """
     rows = prompt_rows(tokenizer, prompts)
     check_fits(model, rows, max_new_tokens)
@@ -48,23 +49,17 @@ def answer(
 def generate(
     model: PreTrainedModel, rows: Sequence[Sequence[int]], pad_id: int, max_new_tokens: int = 32
 ) -> list[list[int]]:
-    """Continue all rows in one batch: padded on the left, with the attention mask.
-
-    Args:
-        rows: The prompts' token ids.
-        pad_id: The id to pad with.
-        max_new_tokens: The most tokens to generate for a row.
+    """Continue all rows, lists of token ids, in one batch: padded on the left, with the attention mask.
 
     Returns:
-        The new tokens of each row, up to and including its first end-of-turn token.
+        The new tokens of each row, at most ``max_new_tokens``, up to and including its first end of turn.
 
     Raises:
         ValueError: No row, an empty row, or one that does not fit into the model's context.
     """
-    check_rows(rows)
     check_fits(model, rows, max_new_tokens)
     batch = pad(rows, pad_id, side="left")
-    return continue_batch(model, batch["input_ids"], max_new_tokens, attention_mask=batch["attention_mask"])
+    return greedy_generate(model, batch["input_ids"], max_new_tokens, attention_mask=batch["attention_mask"])
 
 
 def generate_alone(
@@ -74,56 +69,52 @@ def generate_alone(
 
     Arguments, result and errors are those of `generate`; there is no pad id, since there are no pads.
     """
-    check_rows(rows)
     check_fits(model, rows, max_new_tokens)
-    return [continue_batch(model, torch.tensor([row]), max_new_tokens)[0] for row in rows]
+    return [greedy_generate(model, torch.tensor([row]), max_new_tokens)[0] for row in rows]
 
 
-def continue_batch(
+def greedy_generate(
     model: PreTrainedModel, input_ids: torch.Tensor, max_new_tokens: int, **inputs: torch.Tensor
 ) -> list[list[int]]:
     """Call ``model.generate`` greedily on exactly these inputs, right or wrong.
 
     Args:
         input_ids: int64 of shape ``(batch, seq)``.
+        max_new_tokens: The most tokens for a row.
         inputs: What else ``model.generate`` is to get, such as ``attention_mask``; nothing is added.
 
     Returns:
-        The new tokens of each row, up to and including its first end-of-turn token.
+        As `generate`.
     """
     inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
     output = model.generate(
-        input_ids.to(model.device), do_sample=False, max_new_tokens=max_new_tokens, **inputs
+        input_ids.to(model.device), do_sample=False, num_beams=1, max_new_tokens=max_new_tokens, **inputs
     )
-    return [cut_at_end(row, end_ids(model)) for row in output[:, input_ids.shape[1] :].tolist()]
+    return [truncate_at_eos(row, eos_token_ids(model)) for row in output[:, input_ids.shape[1] :].tolist()]
 
 
-def end_ids(model: PreTrainedModel) -> list[int]:
-    """Return the ids that end an answer of this model (its generation config's EOS, one or several)."""
+def eos_token_ids(model: PreTrainedModel) -> list[int]:
+    """Return the ids that end an answer of this model: its generation config's, none, one or several."""
     eos = model.generation_config.eos_token_id
-    return eos if isinstance(eos, list) else [eos]
+    return eos if isinstance(eos, list) else [] if eos is None else [eos]
 
 
-def cut_at_end(ids: Sequence[int], ends: Sequence[int]) -> list[int]:
+def truncate_at_eos(ids: Sequence[int], eos_token_ids: Sequence[int]) -> list[int]:
     """Keep the ids up to and including the first that ends an answer; all, if none does.
 
     ``generate`` fills rows that ended early with pads, which are not part of the answer.
     """
     for i, token in enumerate(ids):
-        if token in ends:
+        if token in eos_token_ids:
             return list(ids[: i + 1])
     return list(ids)
 
 
 @torch.no_grad()
 def next_token_logits(model: PreTrainedModel, **inputs: torch.Tensor) -> torch.Tensor:
-    """Score what comes after the last column, by one plain forward pass on exactly these inputs.
+    """Score what comes after the last column, by one plain ``forward`` on exactly these inputs.
 
-    Args:
-        inputs: What ``model.forward`` takes: ``input_ids``, ``attention_mask``, ``position_ids``, ...
-
-    Returns:
-        float32 logits on the CPU, of shape ``(batch, vocab)``.
+    The logits are float32, on the CPU, of shape ``(batch, vocab)``.
     """
     inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
     return model(**inputs, logits_to_keep=1).logits[:, -1].float().cpu()
@@ -132,17 +123,12 @@ def next_token_logits(model: PreTrainedModel, **inputs: torch.Tensor) -> torch.T
 def total_variation(logits: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     """Measure how much probability has moved to other tokens: 0 = none, 1 = all of it.
 
-    Args:
-        logits: Of shape ``(..., vocab)``.
-        reference: Of the same shape.
-
-    Returns:
-        The total variation distance of the two softmax distributions, of shape ``(...)``.
+    That is the total variation distance of two softmax distributions: from ``(..., vocab)`` to ``(...)``.
     """
     return (logits.softmax(dim=-1) - reference.softmax(dim=-1)).abs().sum(dim=-1) / 2
 
 
-def tokens_in_common(answer: Sequence[int], reference: Sequence[int]) -> int:
+def common_prefix_length(answer: Sequence[int], reference: Sequence[int]) -> int:
     """Count the tokens at the start of an answer that agree with the reference."""
     for i, (ours, theirs) in enumerate(zip(answer, reference)):
         if ours != theirs:
@@ -151,11 +137,8 @@ def tokens_in_common(answer: Sequence[int], reference: Sequence[int]) -> int:
 
 
 def check_fits(model: PreTrainedModel, rows: Sequence[Sequence[int]], max_new_tokens: int) -> None:
-    """Refuse rows that, with their answer, are longer than the model's context.
-
-    Raises:
-        ValueError: A row is too long (the message gives its number), or ``max_new_tokens`` is below 1.
-    """
+    """Raise a ValueError for an empty row or one that with its answer exceeds the model's context."""
+    check_rows(rows)
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1, not {max_new_tokens}.")
     context = model.config.max_position_embeddings

@@ -1,8 +1,8 @@
 """A training step on packed rows without what it would compute for nothing.
 
-In a packed row no sample may see another. transformers says so with a mask, but on a CPU PyTorch computes
-the scores of all pairs of tokens before it hides most of them: here each sample attends on its own. And
-the vocabulary, the largest layer of a small model, is scored only where a label is.
+In a packed row no sample may see another. transformers says so with a mask, but on a CPU PyTorch computes the
+scores of all pairs of tokens before it hides most of them: here each sample attends on its own. And the
+vocabulary, the largest layer of a small model, is scored only where a label is.
 """
 
 import functools
@@ -13,15 +13,10 @@ from typing import Any
 import torch
 from accelerate.utils import DistributedType
 from torch.nn.functional import cross_entropy
-from transformers import (
-    AttentionInterface,
-    AttentionMaskInterface,
-    PreTrainedModel,
-    Trainer,
-    TrainingArguments,
-)
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.modeling_utils import AttentionInterface
 
 from tinylib.labels import IGNORE_INDEX, shift
 
@@ -29,10 +24,7 @@ BY_SAMPLE = "sdpa_by_sample"  # the name under which transformers finds the func
 
 
 def sample_lengths(position_ids: torch.Tensor) -> list[int]:
-    """Read the lengths of the samples in a packed row off its positions, which start anew at 0.
-
-    Args:
-        position_ids: Of shape ``(seq,)``.
+    """Read the samples' lengths in a packed row off its positions, ``(seq,)``, which start anew at 0.
 
     >>> sample_lengths(torch.tensor([0, 1, 2, 0, 1]))
     [3, 2]
@@ -54,8 +46,7 @@ def attention_by_sample(
 
     Args:
         query: Of shape ``(batch, heads, seq, head_dim)``; ``key`` and ``value`` alike, with their heads.
-        attention_mask: True = visible, of shape ``(batch, 1, seq, seq)``; what it hides within a sample
-            stays hidden.
+        attention_mask: True = visible, ``(batch, 1, seq, seq)``; what it hides within a sample stays hidden.
         position_ids: Of shape ``(batch, seq)``; they tell where a sample starts.
 
     Returns:
@@ -96,8 +87,7 @@ class PackedTrainer(Trainer):
     """``transformers.Trainer``, but logits are computed only where a label is, and packed rows go one by one.
 
     Losses and gradients are the same. What it saves is work on the vocabulary, and memory: a batch of many
-    rows takes that of its longest. For models whose ``forward`` takes ``logits_to_keep``, which nearly all
-    causal ones of transformers do.
+    rows takes that of its longest. For models whose ``forward`` takes ``logits_to_keep``.
     """
 
     def __init__(self, model: PreTrainedModel, args: TrainingArguments, **options: Any) -> None:
@@ -108,9 +98,9 @@ class PackedTrainer(Trainer):
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """Compute the gradients of a batch, of a packed one row by row; return its share of the loss."""
-        packed = "position_ids" in inputs and "attention_mask" not in inputs
         batches = [inputs]
-        if packed:  # several processes must call the model equally often, and may have unequally many rows
+        if "position_ids" in inputs and "attention_mask" not in inputs:  # a packed one
+            # Several processes must call the model equally often, and may have unequally many rows.
             alone = self.accelerator.distributed_type == DistributedType.NO
             batches = _one_by_one(inputs) if alone else [_as_one_row(inputs)]
         loss = torch.zeros((), device=self.args.device)
@@ -134,25 +124,20 @@ def _has_label(labels: torch.Tensor) -> torch.Tensor:
 
 
 def _mean_of_the_step(
-    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor, label_smoothing: float
+    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor, **options: Any
 ) -> torch.Tensor:
     """Sum the loss where a label is, over the supervised tokens of the whole optimizer step."""
     labels = shift(labels)
     labels = labels[:, _has_label(labels)].flatten()
     logits = outputs.logits.flatten(0, -2).float()
-    total = cross_entropy(
-        logits, labels, reduction="sum", ignore_index=IGNORE_INDEX, label_smoothing=label_smoothing
-    )
+    total = cross_entropy(logits, labels, reduction="sum", ignore_index=IGNORE_INDEX, **options)
     return total / num_items_in_batch
 
 
 def _as_one_row(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Lay the rows of a packed batch end to end: ``flash_attention_2`` tells samples apart in one row only.
-
-    The first label of a row is nobody's to predict.
-    """
+    """Lay the rows of a packed batch end to end: ``flash_attention_2`` needs that."""
     labels = batch["labels"].clone()
-    labels[:, 0] = IGNORE_INDEX
+    labels[:, 0] = IGNORE_INDEX  # nobody's to predict
     return {name: values.reshape(1, -1) for name, values in {**batch, "labels": labels}.items()}
 
 

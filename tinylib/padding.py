@@ -1,8 +1,8 @@
 """From rows of different lengths to one rectangle, with a mask that tells what is real.
 
-A *row* is a plain list of token ids. Nothing here looks at what the ids mean: which columns are
-padding follows from the rows' lengths alone, because an id cannot tell (where pad is EOS, the
-same id is padding in one place and a real end of turn in another).
+A *row* is a plain list of token ids, one line of a batch. Nothing here looks at what the ids mean: what is
+padding follows from the lengths alone, because an id cannot tell (where pad is EOS, the same id is padding in
+one place and a real end of turn in another).
 """
 
 from collections.abc import Sequence
@@ -19,12 +19,11 @@ def pad(rows: Sequence[Sequence[int]], pad_id: int, side: Side = "left") -> dict
     Args:
         rows: Token ids, one sequence for each row; none empty.
         pad_id: The id to fill up with. Any id of the vocabulary will do, EOS too: it is hidden.
-        side: Where the pads go. ``"left"`` for generation, since the next token is predicted after
-            the last column; ``"right"`` is usual for training.
+        side: Where the pads go. ``"left"`` for generation, since the next token is predicted after the last
+            column; ``"right"`` is usual for training.
 
     Returns:
-        ``input_ids`` and ``attention_mask`` (1 = real, 0 = padding), both int64 of shape
-        ``(batch, seq)``, as a decoder-only model of transformers takes them.
+        ``input_ids`` and ``attention_mask`` (1 = real, 0 = padding), int64 of shape ``(batch, seq)``.
 
     Raises:
         ValueError: No row, an empty row, or an unknown side.
@@ -48,14 +47,11 @@ def pad(rows: Sequence[Sequence[int]], pad_id: int, side: Side = "left") -> dict
 def position_ids(attention_mask: torch.Tensor) -> torch.Tensor:
     """Count positions from each row's first real token, so that pads do not push it along.
 
-    For real tokens the same as in transformers' ``generate`` (``generation/utils.py``). A plain
-    ``forward`` counts the pads, which matters to models with absolute positions, such as GPT-2.
-
-    Args:
-        attention_mask: 1 = real, 0 = padding, of shape ``(batch, seq)``.
+    ``generate`` does the same. ``forward`` counts the pads, which matters to models with absolute positions,
+    such as GPT-2.
 
     Returns:
-        int64 of shape ``(batch, seq)``; 0 at pads on the left, where it means nothing.
+        int64 of the mask's shape, ``(batch, seq)``; 0 at pads on the left, where it means nothing.
 
     >>> position_ids(torch.tensor([[0, 0, 1, 1, 1]])).tolist()
     [[0, 0, 0, 1, 2]]
@@ -64,11 +60,7 @@ def position_ids(attention_mask: torch.Tensor) -> torch.Tensor:
 
 
 def check_rows(rows: Sequence[Sequence[int]]) -> None:
-    """Refuse an empty batch or an empty row, by its number.
-
-    Raises:
-        ValueError: There is no row, or a row has no token.
-    """
+    """Raise a ValueError if there is no row, or an empty one, with its number."""
     if len(rows) == 0:
         raise ValueError("The batch has no rows: give at least one list of token ids.")
     for i, row in enumerate(rows):

@@ -1,9 +1,8 @@
 """Fine-tune a chat model: conversations in, a trained model and its losses out.
 
 All of the training is ``transformers.Trainer``'s, so its arguments give a GPU's precision, gradient
-accumulation, checkpoints and several processes. What is made here is what goes in: labels that supervise
-the answers and their ends of turn, and batches in which no sample sees another. And only those positions
-are scored that have a label, since the vocabulary is the largest layer of a small model.
+accumulation, checkpoints and several processes. What is made here is what goes in: labels that supervise the
+answers and their ends of turn, and batches in which no sample sees another.
 
 ``python -m tinylib.train --help`` does the same from the command line.
 """
@@ -16,26 +15,22 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
 from tinylib import models
 from tinylib.collate import PackedCollator, PaddedCollator
 from tinylib.data import load_chats
 from tinylib.labels import TooLong, training_example
 from tinylib.packing import PackedTrainer, attending_by_sample
+from tinylib.quiet import progress_bars
 
 DEFAULTS = {
     "per_device_train_batch_size": 8,
@@ -47,6 +42,14 @@ DEFAULTS = {
     "report_to": "none",
     "ddp_find_unused_parameters": False,
 }
+
+
+class _Arguments(TrainingArguments):
+    """One card a process: with several, the Trainer would cut a batch's one packed row up between them."""
+
+    @property
+    def n_gpu(self) -> int:
+        return min(1, super().n_gpu)
 
 
 def fine_tune(
@@ -65,52 +68,33 @@ def fine_tune(
     Args:
         model: In float32 where it is trained (on a GPU add ``bf16=True`` for speed).
         tokenizer: Its tokenizer.
-        chats: A data set of ``datasets``, or any rows that `tinylib.chat.messages_of` reads.
+        chats: A data set of ``datasets``, or any rows that `tinylib.chat.as_messages` reads.
         folder: Where the trained model, its tokenizer and the losses (``trainer_state.json``) go, and
             checkpoints if ``save_strategy`` asks for any; default: nothing is written.
         resume: Go on from the last whole checkpoint in ``folder``; from the start if there is none.
-        max_length: The most tokens of a chat; default: the model's context. Later turns that do not fit
-            are dropped, chats of which not even the first answer fits are left out, and it is said.
-        collator: What makes a batch of examples; default: `tinylib.collate.PackedCollator`, which changes
-            the speed, not the losses.
+        max_length: The most tokens of a chat; default: the model's context. Later turns that do not fit are
+            dropped, chats of which not even the first answer fits are left out, and it is said.
+        collator: What makes a batch of examples. Default: `tinylib.collate.PackedCollator`, which changes the
+            speed, not the losses; `PaddedCollator` for a model that cannot leave out logits.
         arguments: Of ``transformers.TrainingArguments``, over `DEFAULTS`.
 
     Returns:
-        The loss of each optimizer step (of each ``logging_steps``), the mean over its supervised tokens.
+        Each optimizer step's loss, the mean over its supervised tokens; with ``logging_steps`` above 1 the
+        means of as many of these, whatever tokens they had.
 
     Raises:
-        ValueError: A row is no chat (with its number), none is left, no parameter is to be trained or one
-            is in 16 bits.
+        ValueError: A chat is unusable (with its number), none is left, or the model cannot be trained so.
     """
     _check_trainable(model)
-    _expect_tied_weights(model)
     if resume and folder is None:
         raise ValueError("To resume, give the folder that the interrupted training wrote to.")
     examples = prepare(tokenizer, chats, max_length or model.config.max_position_embeddings)
     with tempfile.TemporaryDirectory() as nowhere:  # the Trainer wants a folder even if it saves nothing
-        settings = TrainingArguments(
-            output_dir=str(folder or nowhere),
-            disable_tqdm=True,
-            use_cpu=model.device.type == "cpu",
-            **{**DEFAULTS, **arguments},
-        )
-        if settings.n_gpu > 1:  # several GPUs take several processes; DataParallel would cut the one row up
-            settings._n_gpu = 1
-        fast = _scores_where_asked(model)
-        usual = PackedCollator if fast else PaddedCollator
-        trainer = (PackedTrainer if fast else Trainer)(
-            model,
-            settings,
-            data_collator=collator or usual(tokenizer.pad_token_id),
-            train_dataset=examples,
-            callbacks=[_ProgressBar()],
-        )
-        trainer.remove_callback(PrinterCallback)
-        a_step = settings.train_batch_size * settings.world_size
-        if settings.world_size > 1 and len(examples) % a_step and trainer.is_world_process_zero():
-            again = -len(examples) % a_step
-            print(f"The last step of an epoch repeats {again} chats, so that every process has as many.")
-        with models.progress_bars(False), attending_by_sample(model):
+        on_cpu = model.device.type == "cpu"
+        chosen = {"output_dir": str(folder or nowhere), "disable_tqdm": True, "use_cpu": on_cpu}
+        settings = _Arguments(**chosen, **{**DEFAULTS, **arguments})
+        trainer = _trainer(model, tokenizer.pad_token_id, examples, settings, collator)
+        with progress_bars(False), attending_by_sample(model):
             trainer.train(resume_from_checkpoint=last_checkpoint(folder) if resume else None)
             if folder is not None:
                 trainer.save_model()
@@ -121,50 +105,59 @@ def fine_tune(
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
+def _trainer(
+    model: PreTrainedModel, pad_id: int, examples: Dataset, settings: TrainingArguments, collator: Any
+) -> Trainer:
+    """Make the Trainer: one that scores labels only, where the model can."""
+    kept = dict(model.named_parameters())
+    if tied := [name for name, _ in model.named_parameters(remove_duplicate=False) if name not in kept]:
+        # No checkpoint holds them, since they are the embedding's: else the Trainer warns on resuming.
+        model._keys_to_ignore_on_save = tied
+    fast = supports_logits_to_keep(model)
+    trainer = (PackedTrainer if fast else Trainer)(
+        model,
+        settings,
+        data_collator=collator or (PackedCollator if fast else PaddedCollator)(pad_id),
+        train_dataset=examples,
+        callbacks=[_ProgressBar()],
+    )
+    trainer.remove_callback(PrinterCallback)
+    again = -len(examples) % (settings.train_batch_size * settings.world_size)
+    if settings.world_size > 1 and again and trainer.is_world_process_zero():
+        print(f"The last step of an epoch repeats {again} chats, so that every process has as many.")
+    return trainer
+
+
 def prepare(
     tokenizer: PreTrainedTokenizerBase, chats: Iterable[Mapping[str, Any]], max_length: int | None = None
 ) -> Dataset:
-    """Turn chats into examples with ``input_ids`` and ``labels``; say which chats were cut or left out.
-
-    Raises:
-        ValueError: A row is no chat (with its number), or no example is left.
-    """
+    """Turn chats into examples with ``input_ids`` and ``labels``; say which do not fit (see `fine_tune`)."""
     examples, too_long, shortened = [], [], []
-    for i, row in enumerate(tqdm(chats, desc="preparing", unit="chat", leave=False, delay=2)):
+    for i, chat in enumerate(tqdm(chats, desc="preparing", unit="chat", leave=False, delay=2)):
         try:
-            example = training_example(tokenizer, row, max_length)
+            example = training_example(tokenizer, chat, max_length)
         except TooLong:
             too_long.append(i)
         except ValueError as error:
-            raise ValueError(f"Row {i}: {error}") from error
+            raise ValueError(f"Chat {i}: {error}") from error
         else:
             if example.pop("dropped"):
                 shortened.append(i)
             examples.append(example)
-    for rows, what in [(too_long, "left out: their first answer does not fit"), (shortened, "shortened")]:
-        if rows:
-            numbers = ", ".join(map(str, rows[:10])) + (", …" if len(rows) > 10 else "")
-            print(f"{len(rows)} chats {what} (max_length={max_length}; rows {numbers})")
+    for which, what in [(too_long, "left out: their first answer does not fit"), (shortened, "shortened")]:
+        if which:
+            numbers = ", ".join(map(str, which[:10])) + (", …" if len(which) > 10 else "")
+            print(f"{len(which)} chats {what} (max_length={max_length}; numbers {numbers})")
     if not examples:
         raise ValueError("There is no chat to train on: the data set is empty, or no chat fits max_length.")
     return Dataset.from_list(examples)
 
 
 def train_last_layers(model: PreTrainedModel, count: int) -> None:
-    """Let only the last layers be trained; all else keeps its weights, and needs no optimizer memory.
-
-    Args:
-        model: Of the Llama type, with its layers in ``model.model.layers``.
-        count: How many of them.
-
-    Raises:
-        ValueError: There are not as many layers.
-    """
+    """Let only the last layers of a Llama-type model be trained; a ValueError if it has not as many."""
     layers = model.model.layers
     if not 1 <= count <= len(layers):
-        raise ValueError(
-            f"The model has {len(layers)} layers; count must be 1 to {len(layers)}, not {count}."
-        )
+        raise ValueError(f"count must be 1 to {len(layers)}, the number of the model's layers, not {count}.")
     model.requires_grad_(False)
     layers[-count:].requires_grad_(True)
 
@@ -172,12 +165,8 @@ def train_last_layers(model: PreTrainedModel, count: int) -> None:
 def add_adapters(model: PreTrainedModel, rank: int) -> torch.nn.Module:
     """Put LoRA adapters beside every linear layer but the output layer; they alone are trained.
 
-    Args:
-        model: May be in 16 bits: its own weights stay as they are, the adapters are in float32.
-        rank: Of the adapters; their scale is 2.
-
-    Raises:
-        RuntimeError: The package peft is not installed.
+    The model may be in 16 bits: its own weights stay as they are, the adapters, of scale 2, are in float32.
+    Without the package peft it is a RuntimeError.
     """
     try:
         from peft import LoraConfig, get_peft_model
@@ -196,38 +185,26 @@ def last_checkpoint(folder: str | Path) -> str | None:
     """
     whole = {}
     for path in Path(folder).glob("checkpoint-*/trainer_state.json"):
-        try:
+        with suppress(ValueError, KeyError):
             whole[json.loads(path.read_text(encoding="utf-8"))["global_step"]] = str(path.parent)
-        except (ValueError, KeyError):
-            continue
     return whole[max(whole)] if whole else None
 
 
 def _check_trainable(model: PreTrainedModel) -> None:
+    """Raise a ValueError if no parameter is to be trained, or one in 16 bits."""
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not trained:
         raise ValueError("No parameter of the model is to be trained: each has requires_grad=False.")
     for name, parameter in trained:
         if parameter.dtype in (torch.float16, torch.bfloat16):
+            kind = str(parameter.dtype).removeprefix("torch.")
             raise ValueError(
-                f"{name} is in {str(parameter.dtype).removeprefix('torch.')}, too coarse for the "
-                "small steps of training. Load the model with dtype=torch.float32; for speed on a GPU "
-                "add bf16=True here."
+                f"{name} is in {kind}, too coarse for the small steps of training. Load the model with "
+                "dtype=torch.float32; for speed on a GPU add bf16=True here."
             )
 
 
-def _expect_tied_weights(model: PreTrainedModel) -> None:
-    """Let the Trainer know which weights no checkpoint holds, since they are the embedding's.
-
-    Otherwise it warns, on resuming, that the output layer is missing.
-    """
-    kept = dict(model.named_parameters())
-    tied = [name for name, _ in model.named_parameters(remove_duplicate=False) if name not in kept]
-    if tied:
-        model._keys_to_ignore_on_save = tied
-
-
-def _scores_where_asked(model: PreTrainedModel) -> bool:
+def supports_logits_to_keep(model: PreTrainedModel) -> bool:
     """Tell if a model can leave out logits, and if its loss is cross-entropy and nothing else."""
     plain = getattr(model, "get_base_model", lambda: model)()  # of a model with LoRA
     return (
@@ -241,10 +218,8 @@ class _ProgressBar(TrainerCallback):
     """One bar for the whole training, with the loss of the last step."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        hidden = not state.is_world_process_zero
-        self.bar = tqdm(
-            total=state.max_steps, initial=state.global_step, desc="training", unit="step", disable=hidden
-        )
+        steps = {"total": state.max_steps, "initial": state.global_step, "unit": "step"}
+        self.bar = tqdm(**steps, desc="training", disable=not state.is_world_process_zero)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if "loss" in (logs or {}):
@@ -258,16 +233,13 @@ class _ProgressBar(TrainerCallback):
 
 
 def main() -> None:
-    """Fine-tune a chat model on chats of your own, and save it as a folder that transformers loads."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tinylib.train",
-        description=main.__doc__,
-        epilog="Several processes: torchrun --nproc-per-node 2 -m tinylib.train ..., or accelerate launch.",
-    )
+    """Fine-tune a chat model on chats of your own, and save it as a folder that transformers loads.
+
+    Several processes: torchrun --nproc-per-node 2 -m tinylib.train ..., or accelerate launch.
+    """
+    parser = argparse.ArgumentParser("python -m tinylib.train", description=main.__doc__)
     add = parser.add_argument
-    add(
-        "--data", required=True, metavar="CHATS", help="a JSONL, CSV or Parquet file, a hub id, or 'requests'"
-    )
+    add("--data", required=True, metavar="CHATS", help="a JSONL, CSV or Parquet file, hub id or 'requests'")
     add("--output", required=True, metavar="FOLDER", help="where the trained model and checkpoints go")
     add("--model", help="smollm2, tinyllama, a folder or a hub id (default: TINYLIB_MODEL, else smollm2)")
     add("--epochs", type=float, default=1, metavar="N", help="how often to go through the chats (default: 1)")
@@ -281,38 +253,32 @@ def main() -> None:
     part = parser.add_mutually_exclusive_group()
     part.add_argument("--last-layers", type=int, metavar="N", help="train the last N layers only")
     part.add_argument("--lora", type=int, metavar="RANK", help="train adapters of this rank (needs peft)")
-    args = parser.parse_args()
     try:
-        _train_as_told(args)
+        _train_as_told(parser.parse_args())
     except (ValueError, RuntimeError) as error:
         sys.exit(str(error))
 
 
 def _train_as_told(args: argparse.Namespace) -> None:
     half = models.best_dtype(torch.device(models.best_device()))
-    # Weights that are trained stay in float32; those under adapters may be in 16 bits.
     chats = load_chats(args.data)
+    # Weights that are trained stay in float32; those under adapters may be in 16 bits.
     model, tokenizer = models.load(args.model, dtype=half if args.lora else torch.float32)
     if args.last_layers:
         train_last_layers(model, args.last_layers)
     if args.lora:
         model = add_adapters(model, args.lora)
-    losses = fine_tune(
-        model,
-        tokenizer,
-        chats,
-        args.output,
-        resume=args.resume,
-        max_length=args.max_length,
-        num_train_epochs=args.epochs,
-        per_device_train_batch_size=args.batch_size,
-        gradient_accumulation_steps=args.accumulate,
-        learning_rate=args.learning_rate,
-        seed=args.seed,
-        bf16=half == torch.bfloat16,
-        fp16=half == torch.float16,
-        **({"save_strategy": "steps", "save_steps": args.save_steps} if args.save_steps else {}),
-    )
+    names = ("learning_rate", "seed", "resume", "max_length")
+    settings = {name: getattr(args, name) for name in names} | {
+        "num_train_epochs": args.epochs,
+        "per_device_train_batch_size": args.batch_size,
+        "gradient_accumulation_steps": args.accumulate,
+        "bf16": half == torch.bfloat16,
+        "fp16": half == torch.float16,
+    }
+    if args.save_steps:
+        settings |= {"save_strategy": "steps", "save_steps": args.save_steps}
+    losses = fine_tune(model, tokenizer, chats, args.output, **settings)
     if int(os.environ.get("RANK", 0)) == 0:  # one process speaks for all
         if args.lora:
             models.save(model.merge_and_unload(), tokenizer, Path(args.output) / "merged")

@@ -1,8 +1,9 @@
 """Write the course's address into all that must know it: ``make publish REPO=owner/name TAG=v1.0``.
 
 The one place of the address is the table ``[tool.course]`` of pyproject.toml. From there it goes into
-the first cell and the launch links of every lesson, and into the README's badges; the book reads the
-table itself. Without REPO and TAG it writes again what the table says: a new lesson gets its first cell.
+the first cell and the launch links of every lesson, and into the README's badges and its line that
+installs the auditor; the book reads the table itself. Without REPO and TAG it writes again what the table
+says: a new lesson gets its first cell.
 """
 
 import argparse
@@ -12,41 +13,39 @@ import tomllib
 from pathlib import Path
 
 import nbformat
+from lessons import LESSONS, ROOT, read
 
-ROOT = Path(__file__).resolve().parent.parent
 HOST = "https://github.com/"
 FIRST_LESSON = "notebooks/00_start_here.ipynb"
-# Its code is folded away in Colab and in JupyterLab, and left out of the pages: it is no part of the lesson.
+# Its code is folded away in Colab and in JupyterLab, and left out of the book: it is no part of the lesson.
 FIRST_CELL_IS = {"cellView": "form", "jupyter": {"source_hidden": True}, "tags": ["remove-cell"]}
 
-# pip is held to what is there: nothing is downgraded, and what the kernel has loaded stays the version
-# that it has loaded, so that no restart is needed. So does a local build (torch 2.8.0+cu126), whose
-# version cannot stand behind a ">=".
+# Where somebody wanted the auditor alone, the course's own packages are there too, but not what its extra
+# brings: gguf, for one.
 FIRST_CELL = """\
+# @title Where the course is installed, this cell does nothing.
+from importlib.util import find_spec
+
+if not (find_spec("classroom") and find_spec("gguf")):
+    raise ModuleNotFoundError("The course is not installed here. Its README.md says how, under Start.")"""
+
+# pip may put something newer in the place of what is there, and nothing older. A local build (torch
+# 2.8.0+cu126) stays as it is, since its version cannot stand behind a ">=".
+PUBLISHED_FIRST_CELL = """\
 # @title Installs the course on Colab and Kaggle; where it is installed, this cell does nothing.
 import os
-import subprocess
-import sys
-from importlib import invalidate_caches, metadata, util
+from importlib.util import find_spec
 
-COURSE = "{address}"  # `make publish` writes the address
-if util.find_spec("tinylib") is None:
-    if not COURSE or ("google.colab" not in sys.modules and "KAGGLE_KERNEL_RUN_TYPE" not in os.environ):
+if not (find_spec("classroom") and find_spec("gguf")):
+    if not os.environ.keys() & {{"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"}}:
         raise ModuleNotFoundError("The course is not installed here. Its README.md says how, under Start.")
-    pip = [sys.executable, "-m", "pip"]
-    modules = metadata.packages_distributions()
-    loaded = {{name for module in modules.keys() & sys.modules.keys() for name in modules[module]}}
-    here = subprocess.check_output([*pip, "list", "--format=freeze"], text=True).split()
-    keep = [x if "+" in x or x.split("==")[0] in loaded else x.replace("==", ">=") for x in here]
-    install = [*pip, "install", "--quiet", "-c", "/dev/stdin", f"tinylib[lessons,lora] @ {{COURSE}}"]
-    if subprocess.run(install, input="\\n".join(keep), text=True).returncode:
-        raise RuntimeError("The course was not installed; pip says why, above. Is the network switched on?")
-    invalidate_caches()"""
+    !pip list --format freeze | sed "/+/!s/==/>=/" > /tmp/here.txt
+    %pip install --quiet -c /tmp/here.txt "silent-bugs[course] @ {address}\""""
 
 
-def address(repository: str, tag: str) -> str:
-    """Return what pip installs the course from, or nothing for a course that is not published."""
-    return f"git+{repository}@{tag}" if repository else ""
+def pip_address(repository: str, tag: str) -> str:
+    """Return what pip installs the published course from."""
+    return f"git+{repository}@{tag}"
 
 
 def links(repository: str, tag: str, lesson: str) -> dict[str, str]:
@@ -88,7 +87,8 @@ def publish(root: Path, repository: str, tag: str) -> list[Path]:
         root / "pyproject.toml": _in_table(root / "pyproject.toml", repository, tag),
         root / "README.md": _in_readme(root / "README.md", repository, tag),
     }
-    for path in sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+    for lesson in LESSONS:
+        path = root / lesson.relative_to(ROOT)
         texts[path] = _in_lesson(path, repository, tag)
     changed = [path for path, text in texts.items() if path.read_text(encoding="utf-8") != text]
     for path in changed:
@@ -105,7 +105,8 @@ def _check(repository: str, tag: str) -> None:
 
 def _in_table(path: Path, repository: str, tag: str) -> str:
     table = f'[tool.course]\nrepository = "{repository}"\ntag = "{tag}"\n'
-    return _replaced(path, r'\[tool\.course\]\nrepository = ".*"\ntag = ".*"\n', table)
+    text = path.read_text(encoding="utf-8")
+    return _replaced(path, text, r'\[tool\.course\]\nrepository = ".*"\ntag = ".*"\n', table)
 
 
 def _in_readme(path: Path, repository: str, tag: str) -> str:
@@ -114,17 +115,22 @@ def _in_readme(path: Path, repository: str, tag: str) -> str:
         "Kaggle": "https://kaggle.com/static/images/open-in-kaggle.svg",
         "Binder": "https://mybinder.org/badge_logo.svg",
     }
-    badges = "\n".join(
+    badges = [
         f"[![Open lesson 00 in {service}]({pictures[service]})]({link})\n"
         for service, link in (links(repository, tag, FIRST_LESSON) if repository else {}).items()
-    )
-    block = f"<!-- badges, by make publish -->\n{badges}<!-- end of badges -->"
-    return _replaced(path, r"<!-- badges, by make publish -->\n(?s:.*?)<!-- end of badges -->", block)
+    ]
+    source = pip_address(repository, tag) if repository else "."
+    blocks = {"badges": "\n".join(badges), "install": f"```bash\npython -m pip install {source}\n```\n"}
+    text = path.read_text(encoding="utf-8")
+    for name, block in blocks.items():
+        begin, end = f"<!-- {name}, by make publish -->\n", f"<!-- end of {name} -->"
+        text = _replaced(path, text, f"{begin}(?s:.*?){end}", begin + block + end)
+    return text
 
 
-def _replaced(path: Path, place: str, text: str) -> str:
-    """Return the file's text with the one ``place``, a regular expression, replaced."""
-    content, found = re.subn(place, lambda _: text, path.read_text(encoding="utf-8"))
+def _replaced(path: Path, text: str, place: str, new: str) -> str:
+    """Return the ``text`` of a file with the one ``place`` in it, a regular expression, replaced."""
+    content, found = re.subn(place, lambda _: new, text)
     if found != 1:
         raise ValueError(f"{path} has {found} places for the address, not one: {place}")
     return content
@@ -132,7 +138,7 @@ def _replaced(path: Path, place: str, text: str) -> str:
 
 def _in_lesson(path: Path, repository: str, tag: str) -> str:
     """Return the lesson with its first cell and its links. Stored outputs stay as they are."""
-    notebook = nbformat.read(path, as_version=4)
+    notebook = read(path)
     title, *rest = notebook.cells
     shown = links(repository, tag, f"notebooks/{path.name}") if repository else {}
     line = " · ".join(f"[{service}]({link})" for service, link in shown.items())
@@ -145,11 +151,12 @@ def _in_lesson(path: Path, repository: str, tag: str) -> str:
     )
     if found != 1:
         raise ValueError(f"{path} has no line with its minutes, under which the links go.")
-    comment = FIRST_CELL.splitlines()[0]
-    if not rest[0].source.startswith(comment):
+    if rest[0].id != "install":
         rest.insert(0, nbformat.v4.new_code_cell(id="install"))
     rest[0].metadata = FIRST_CELL_IS
-    rest[0].source = FIRST_CELL.format(address=address(repository, tag))
+    rest[0].source = FIRST_CELL
+    if repository:
+        rest[0].source = PUBLISHED_FIRST_CELL.format(address=pip_address(repository, tag))
     notebook.cells = [title, *rest]
     for count, cell in enumerate((cell for cell in rest if cell.cell_type == "code"), start=1):
         cell.execution_count = count

@@ -14,10 +14,9 @@ import tempfile
 from pathlib import Path
 
 from install import CONTENTS, system
+from lessons import ROOT
 
-from tinylib.models import PACKAGE
-
-ROOT = Path(__file__).resolve().parent.parent
+from tinylib.fetch import PACKAGE
 
 
 def pack(stick: Path) -> None:

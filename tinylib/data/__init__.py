@@ -1,8 +1,4 @@
-"""Chats to train on: those that come with the course, or your own.
-
-``requests-train.jsonl`` and ``requests-test.jsonl`` hold everyday requests, each answered with one line
-of strict JSON (see ``README.md`` beside them).
-"""
+"""Chats to train on: those that come with the course (see ``README.md`` beside this file), or your own."""
 
 from pathlib import Path
 
@@ -16,12 +12,11 @@ def load_chats(source: str = "requests", split: str = "train") -> datasets.Datas
     """Load chats, from the course, a local file or the hub.
 
     Args:
-        source: ``"requests"`` (the course's own), the path of a JSONL, JSON, CSV or Parquet file, or the
-            id of a data set on the hub.
+        source: ``"requests"`` (the course's own), the path of a JSONL, JSON, CSV or Parquet file, a hub id.
         split: Of ``"requests"`` and of a hub's data set: ``"train"``, ``"test"``, ... A file is one split.
 
     Returns:
-        A data set in which each row is a chat, in one of the forms that `tinylib.chat.messages_of` reads.
+        A data set in which each row is a chat (see `tinylib.chat.as_messages`).
 
     Raises:
         ValueError: There is no such file or split, it cannot be read, or its columns are not a chat's.
@@ -49,11 +44,11 @@ def load_chats(source: str = "requests", split: str = "train") -> datasets.Datas
 
 
 def _read(path: Path) -> datasets.Dataset:
-    shown = datasets.is_progress_bar_enabled() and path.stat().st_size < 10_000_000
-    if shown:  # a small file is read before a bar could be seen
+    hide = datasets.is_progress_bar_enabled() and path.stat().st_size < 10_000_000
+    if hide:  # a small file is read before a bar could be seen
         datasets.disable_progress_bars()
     try:
         return datasets.load_dataset(BUILDERS[path.suffix], data_files=str(path), split="train")
     finally:
-        if shown:
+        if hide:
             datasets.enable_progress_bars()

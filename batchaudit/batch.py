@@ -1,0 +1,131 @@
+"""Read anyone's batch: the tensors that a check needs, on the CPU, whatever they came as."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch as it is, and as tensors.
+
+    Attributes:
+        inputs: Everything that came, lists and arrays as tensors: what the model is called with.
+        input_ids: int64 of shape ``(rows, seq)``.
+        mask: bool of the same shape, True = visible; None if there is none, or one of four dimensions.
+        mask_4d: bool of shape ``(rows, seq, seq)``, True where a query (second) may look at a key (third);
+            None unless the mask has four dimensions.
+        position_ids: int64 of shape ``(rows, seq)``, or None.
+        labels: int64 of shape ``(rows, seq)``; None if there are none or their shape is another.
+    """
+
+    inputs: dict[str, Any]
+    input_ids: torch.Tensor
+    mask: torch.Tensor | None
+    mask_4d: torch.Tensor | None
+    position_ids: torch.Tensor | None
+    labels: torch.Tensor | None
+
+    @property
+    def labels_do_not_fit(self) -> bool:
+        """Whether there are labels, of another shape than the ids."""
+        return self.inputs.get("labels") is not None and self.labels is None
+
+    def part(self, rows: list[int]) -> dict[str, Any]:
+        """Return these rows of everything that has as many as there are ids."""
+        count = len(self.input_ids)
+        return {
+            name: value[rows] if isinstance(value, torch.Tensor) and value.shape[:1] == (count,) else value
+            for name, value in self.inputs.items()
+        }
+
+
+def read(batch: Any) -> Batch:
+    """Read a batch: what ``model(**batch)`` would be called with.
+
+    Args:
+        batch: A mapping with ``input_ids`` and, if there are any, ``attention_mask`` (of two or four
+            dimensions), ``position_ids`` and ``labels``, as tensors on any device, numpy arrays or lists.
+            Whatever else is in it is left alone.
+
+    Raises:
+        ValueError: It is no such mapping, or one of its parts is not what it should be; the message names it.
+    """
+    if not isinstance(batch, Mapping):
+        raise ValueError(
+            "audit() takes what model(**batch) is called with: a mapping that has input_ids; a data loader "
+            f"or a list of such batches; or a Trainer. This is a {type(batch).__name__}."
+        )
+    if batch.get("input_ids") is None:
+        names = ", ".join(map(str, batch)) or "nothing"
+        raise ValueError(
+            f"The batch has no input_ids, only {names}. If they go by another name, rename them."
+        )
+    inputs = {name: _tensor(name, value) for name, value in batch.items()}
+    shape = tuple(inputs["input_ids"].shape)
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(f"input_ids have shape {shape}; a batch has (rows, tokens). One row alone: [row].")
+    ids = _whole(inputs, "input_ids")
+    labels = _whole(inputs, "labels")
+    positions = _whole(inputs, "position_ids")
+    if positions is not None:
+        positions = positions.expand(ids.shape) if positions.shape == ids[:1].shape else positions
+        _check_shape("position_ids", positions, ids)
+    mask, mask_4d = _mask(inputs.get("attention_mask"), ids)
+    fitting = labels if labels is not None and labels.shape == ids.shape else None
+    return Batch(inputs, ids, mask, mask_4d, positions, fitting)
+
+
+def _tensor(name: str, value: Any) -> Any:
+    """Turn numpy arrays and lists into tensors; leave alone what is no part of a rectangle."""
+    if isinstance(value, np.ndarray):
+        return torch.tensor(value)
+    if name in ("input_ids", "attention_mask", "position_ids", "labels"):
+        if isinstance(value, list | tuple):
+            try:
+                return torch.tensor(value)
+            except (ValueError, TypeError) as error:
+                raise ValueError(
+                    f"{name} are lists of different lengths, or not of numbers ({error}). Audit the batch "
+                    "after the collator has made a rectangle of it."
+                ) from error
+        if value is not None and not isinstance(value, torch.Tensor):
+            raise ValueError(f"{name} is a {type(value).__name__}: give a tensor, a numpy array or lists.")
+    return value
+
+
+def _whole(inputs: Mapping[str, Any], name: str) -> torch.Tensor | None:
+    """Return whole numbers as int64 on the CPU; refuse others by name."""
+    tensor = inputs.get(name)
+    if tensor is None:
+        return None
+    if tensor.dtype.is_floating_point or tensor.dtype.is_complex or tensor.dtype == torch.bool:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise ValueError(f"{name} are {kind}, but must be whole numbers, such as int64.")
+    return tensor.detach().cpu().long()
+
+
+def _check_shape(name: str, tensor: torch.Tensor, ids: torch.Tensor) -> None:
+    if tensor.shape != ids.shape:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}, input_ids {tuple(ids.shape)}.")
+
+
+def _mask(mask: torch.Tensor | None, ids: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Read a mask of two dimensions (not 0 = visible), or of four (True, or 0 to be added to scores)."""
+    if mask is None:
+        return None, None
+    mask = mask.detach().cpu()
+    if mask.dim() == 4:
+        rows, seq = ids.shape
+        if mask.shape[0] not in (1, rows) or mask.shape[2:] != (seq, seq):
+            raise ValueError(
+                f"attention_mask has shape {tuple(mask.shape)}; of four dimensions it must be "
+                f"({rows}, 1, {seq}, {seq}) here: row, head, query, key."
+            )
+        visible = mask[:, 0] if mask.dtype == torch.bool else mask[:, 0] == 0
+        return None, visible.expand(rows, seq, seq)
+    _check_shape("attention_mask", mask, ids)
+    return mask != 0, None

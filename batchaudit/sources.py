@@ -1,0 +1,103 @@
+"""What can be audited besides a batch: data loaders and Trainers, which make batches and call the model."""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from tinylib.labels import IGNORE_INDEX
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+
+class Refused(Exception):
+    """A model, or a Trainer's loss, could not be called with a batch."""
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Tell errors of other people's code from our own: they are no reason to lose what was found."""
+    try:
+        yield
+    except Exception as error:
+        raise Refused(f"called with this batch, it raised {type(error).__name__}: {error!s:.200}") from error
+
+
+def is_trainer(source: Any) -> bool:
+    """Tell if it is a Trainer of transformers, without importing that class and all that comes with it."""
+    module = sys.modules.get("transformers.trainer")  # where there is a Trainer, this has been imported
+    return module is not None and isinstance(source, module.Trainer)
+
+
+def first_batches(source: Any, count: int) -> Iterator[Any]:
+    """Take the first batches of whatever it is, and leave its random generators as they were.
+
+    Raises:
+        ValueError: It can be iterated once only.
+    """
+    if is_trainer(source):
+        loader = source.get_train_dataloader()
+        # accelerate's loader keeps count of those in use; the one beneath it gives the same batches
+        yield from islice(iter(getattr(loader, "base_dataloader", loader)), count)
+        return
+    if isinstance(source, Mapping | str | torch.Tensor) or not isinstance(source, Iterable):
+        yield source
+        return
+    if isinstance(source, Iterator):
+        raise ValueError(
+            "An iterator would lose its first batches to the audit: give the data loader itself, or a list."
+        )
+    holders = [source, getattr(source, "sampler", None)]
+    generators = [g for g in (getattr(holder, "generator", None) for holder in holders) if g is not None]
+    states = [generator.get_state() for generator in generators]
+    try:
+        yield from islice(iter(source), count)
+    finally:
+        for generator, state in zip(generators, states):
+            generator.set_state(state)
+
+
+def tokenizer_of(trainer: "Trainer") -> PreTrainedTokenizerBase | None:
+    """Return a Trainer's tokenizer, also out of a processor of text and images."""
+    processor = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
+    return processor if isinstance(processor, PreTrainedTokenizerBase) else None
+
+
+def splits_its_model(trainer: "Trainer") -> bool:
+    """Tell if the processes of a training hold a part of the model each, and must call it equally often."""
+    return trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+
+
+def as_called(trainer: "Trainer", batch: dict[str, Any]) -> tuple[dict[str, Any], torch.Tensor]:
+    """Let a Trainer compute its loss of a batch; return what it called the model with, and the loss.
+
+    Args:
+        batch: With ``labels``; it stays as it is.
+
+    Raises:
+        Refused: The Trainer could not.
+    """
+    calls: list[dict[str, Any]] = []
+    counted = (batch["labels"][:, 1:] != IGNORE_INDEX).sum()
+    if trainer.args.average_tokens_across_devices:  # it takes the count to be that of all processes
+        counted = counted * max(1, trainer.accelerator.num_processes)
+    metrics = getattr(trainer, "_metrics", {})  # of TRL, where an audit is no evaluation
+    kept = {mode: {name: list(values) for name, values in of.items()} for mode, of in metrics.items()}
+    handle = trainer.model.register_forward_pre_hook(
+        lambda _, __, call: calls.append(dict(call)), with_kwargs=True
+    )
+    try:
+        with refusals(), trainer.compute_loss_context_manager():
+            inputs = trainer._prepare_inputs(dict(batch))
+            loss = trainer.compute_loss(trainer.model, inputs, num_items_in_batch=counted)
+    finally:
+        handle.remove()
+        for mode, of in metrics.items():
+            of.clear()
+            of.update(kept[mode])
+    return {**(calls[0] if calls else batch), "labels": batch["labels"]}, loss

@@ -1,0 +1,384 @@
+"""The book: built as ``make book`` and ``make run`` build it, read as HTML, and opened in a real browser."""
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import publish
+import pytest
+import stick
+from lessons import EXECUTED, LESSONS, ROOT, cells, read, title_and_aim
+from nbformat import NotebookNode
+
+bs4 = pytest.importorskip("bs4")
+pytest.importorskip("sphinx_book_theme")
+
+FAULTS = tomllib.loads((ROOT / "batchaudit" / "faults.toml").read_text(encoding="utf-8"))
+PAGES = ["index", "symptoms", "cards", "glossary", "teaching"]
+PHONE = {"width": 390, "height": 844}
+TAGS = {"book": "", "run": "-t run"}
+
+
+@dataclass
+class Site:
+    """A built book, and the folder of the notebooks whose outputs it shows."""
+
+    folder: Path
+    notebooks: Path
+
+    @cached_property
+    def pages(self) -> dict[str, Any]:
+        """Every page by its path in the book."""
+        paths = {path.relative_to(self.folder).as_posix(): path for path in self.folder.rglob("*.html")}
+        return {
+            name: bs4.BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+            for name, path in paths.items()
+            if not name.startswith("_static/")  # templates
+        }
+
+    def lesson(self, path: Path) -> Any:
+        """The page of a lesson."""
+        return self.pages[page_of(path)]
+
+
+def build(root: Path, target: str, folder: Path) -> Path:
+    """Build the book of the course in ``root`` with the command that the Makefile has for a target."""
+    recipe = (root / "Makefile").read_text(encoding="utf-8").split(f"\n{target}: ")[1].split("\n\n")[0]
+    command = shlex.split(re.search(r"python (-m sphinx .+)$", recipe, re.MULTILINE)[1])
+    command = [word.replace("build/", f"{folder}/") for word in command]
+    done = subprocess.run([sys.executable, *command], cwd=root, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    return folder / target
+
+
+@pytest.fixture(scope="session")
+def book(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    return Site(build(ROOT, "book", tmp_path_factory.mktemp("book")), ROOT / "notebooks")
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """The book of a published copy of the course, after a run whose outputs are none of the stored ones."""
+    root = tmp_path_factory.mktemp("run") / "course"
+    stick.copy_course(root)
+    publish.publish(root, "https://github.com/someone/silent-bugs", "v1.0")
+    executed = root / EXECUTED.relative_to(ROOT)
+    executed.mkdir(parents=True)
+    for path in LESSONS:
+        notebook = read(root / "notebooks" / path.name)
+        for number, output in enumerate(outputs(notebook)):
+            if "text" in output:
+                output.text = f"printed in this run, output {number}\n"
+            if "image/png" in output.get("data", {}):
+                output.data["text/plain"] = f"Line chart of this run, output {number}: " + "it rises, " * 5
+        nbformat.write(notebook, executed / path.name)
+    return Site(build(root, "run", root / "build"), executed)
+
+
+@pytest.fixture(scope="session", params=["book", "run"])
+def site(request: pytest.FixtureRequest) -> Site:
+    return request.getfixturevalue(request.param)
+
+
+def page_of(lesson: Path) -> str:
+    return f"notebooks/{lesson.stem}.html"
+
+
+def markdown(lesson: Path) -> str:
+    return "\n\n".join(cell.source for cell in cells(lesson, "markdown"))
+
+
+def title(lesson: Path) -> str:
+    return title_and_aim(read(lesson))[0]
+
+
+def outputs(notebook: NotebookNode) -> list[NotebookNode]:
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def said(element: Any) -> str:
+    return words(element.get_text()).rstrip("#")  # behind a heading stands its anchor
+
+
+def own_links(element: Any) -> list[str]:
+    """The links of an element that stay in the book."""
+    links = [link["href"] for link in element.find_all("a", href=True)]
+    return [link for link in links if not urlsplit(link).scheme]
+
+
+def lessons_of(element: Any) -> set[str]:
+    """The numbers of the lessons that an element links to."""
+    return {number for link in own_links(element) for number in re.findall(r"notebooks/(\d\d)_", link)}
+
+
+def table_rows(element: Any) -> list[list[str]]:
+    return [[said(cell) for cell in row.find_all("td")] for row in element.find_all("tr") if row.find("td")]
+
+
+def under(page: Any, heading: str) -> Any:
+    """The section of a page with this heading."""
+    (found,) = [tag for tag in page.article.find_all(["h1", "h2", "h3"]) if said(tag) == heading]
+    return found.parent
+
+
+# What is there, after `make book` and after `make run`
+
+
+def test_every_lesson_and_page_is_in_the_menu(site: Site) -> None:
+    expected = {*map(page_of, LESSONS), *(f"{name}.html" for name in PAGES)}
+    assert set(site.pages) == expected | {"search.html", "genindex.html"}
+    menu = {
+        link.split("#")[0] for link in own_links(site.pages["index.html"].find(class_="bd-sidebar-primary"))
+    }
+    assert menu >= expected - {"index.html"}
+
+
+def test_no_link_or_anchor_is_broken(site: Site) -> None:
+    anchors = {name: {tag["id"] for tag in page.find_all(id=True)} for name, page in site.pages.items()}
+    for name, page in site.pages.items():
+        for link in own_links(page):
+            path, anchor = unquote(urlsplit(link).path), urlsplit(link).fragment
+            target = ((site.folder / name).parent / path).resolve() if path else site.folder / name
+            assert target.is_file(), f"{name}: {link}"
+            if anchor:
+                there = target.relative_to(site.folder.resolve()).as_posix() if path else name
+                assert anchor in anchors[there], f"{name}: {link}"
+
+
+def test_every_figure_is_there_with_its_alt_text(site: Site) -> None:
+    for name, page in site.pages.items():
+        for image in page.select("article img"):
+            assert ((site.folder / name).parent / image["src"]).stat().st_size > 1000, image["src"]
+            assert len(image.get("alt", "")) > 60, f"{name}: {image['src']}"
+    for path in LESSONS:
+        data = [output.get("data", {}) for output in outputs(read(site.notebooks / path.name))]
+        figures = [words(types["text/plain"]) for types in data if "image/png" in types]
+        assert [words(image["alt"]) for image in site.lesson(path).select("article img")] == figures
+
+
+def test_nothing_is_loaded_from_the_network(site: Site) -> None:
+    loads = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src"}
+    for name, page in site.pages.items():
+        for tag, attribute in loads.items():
+            for element in page.find_all(tag, attrs={attribute: True}):
+                assert not re.match(r"(https?:)?//", element[attribute]), f"{name}: {element}"
+    for path in site.folder.rglob("*.css"):
+        style = path.read_text(encoding="utf-8")
+        assert not re.search(r"""(@import|url\()\s*["']?(https?:)?//""", style), path
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_a_lesson_shows_its_outputs_and_keeps_its_solutions_folded(path: Path, site: Site) -> None:
+    article = site.lesson(path).article
+    text = said(article)
+    assert said(article.h1) == title(path)
+    notebook = read(site.notebooks / path.name)
+    for output in outputs(notebook):
+        assert words(output.get("text", "")) in text
+        data = output.get("data", {})
+        if set(data) == {"text/plain"} and "step/s]" not in data["text/plain"]:
+            assert words(data["text/plain"]) in text
+    assert "step/s]" not in text, "the text of a progress bar"
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert (words(cell.source) in text) == (cell.id != "install")
+    folded = article.find_all("details")
+    assert len(folded) == markdown(path).count("<details>")
+    for details in folded:
+        assert not details.has_attr("open")
+        assert len(said(details)) > len(said(details.summary)) + 20, "a hint lies outside of its fold"
+
+
+def test_the_start_says_whose_outputs_these_are(book: Site, run: Site) -> None:
+    stored, own = said(book.pages["index.html"].article), said(run.pages["index.html"].article)
+    assert "the outputs that are stored with the lessons" in stored
+    assert "the outputs of your own run" not in stored
+    assert "the outputs of your own run" in own
+    assert "stored with the lessons" not in own
+
+
+def test_where_the_course_is_published_its_book_leads_there(run: Site) -> None:
+    there = "someone/silent-bugs/blob/v1.0"
+    for path in LESSONS:
+        links = {link["href"] for link in run.lesson(path).find_all("a", href=True)}
+        assert f"https://colab.research.google.com/github/{there}/notebooks/{path.name}" in links
+        assert any(link.startswith("https://mybinder.org/v2/gh/someone/silent-bugs/v1.0?") for link in links)
+        for file in re.findall(r"\]\(\.\./([^)]+)\)", markdown(path)):
+            assert f"https://github.com/{there}/{file}" in links
+
+
+# What is looked up
+
+
+def test_the_cards_are_those_of_the_lessons(book: Site) -> None:
+    for lesson, there, here in [
+        (2, "Rule card", "The rule card"),
+        (3, "Who shifts where?", "Who shifts where"),
+    ]:
+        theirs, ours = under(book.lesson(LESSONS[lesson]), there), under(book.pages["cards.html"], here)
+        assert table_rows(ours) == table_rows(theirs) != []
+
+
+def test_every_symptom_has_a_lesson_and_every_code_a_symptom(book: Site) -> None:
+    page = book.pages["symptoms.html"]
+    known = under(page, "All that the audit knows")
+    linked = set()
+    for section in [title.parent for title in page.article.find_all("h3") if known not in title.parents]:
+        assert lessons_of(section), said(section.h3)
+        links = section.find_all("a", class_="reference")
+        linked |= {said(link) for link in links if link["href"].startswith("#")}
+    assert linked == set(FAULTS)
+
+
+@pytest.mark.parametrize("code", FAULTS)
+def test_a_code_is_explained_with_a_link_to_its_lesson(book: Site, code: str) -> None:
+    section, fault = book.pages["symptoms.html"].find("section", id=re.sub(r"[._]", "-", code)), FAULTS[code]
+    for part in (fault["what"].rstrip("."), fault["symptom"], fault["cause"], fault["fix"]):
+        assert words(part) in said(section)
+    (link,) = section.find_all("a", class_="reference")
+    assert f"lesson {said(link).replace(' · ', ', ')}" == fault["lesson"]
+
+
+@pytest.mark.parametrize(
+    ("shown", "lesson"),
+    [
+        ("The name of the city of the city of the city", 1),
+        ("7, 9, 11", 3),
+        ("5, 5, 5", 3),
+        ("10.8", 3),
+        ("15.6", 3),
+        ("14.4", 3),
+        ('action "",weather "",place', 4),
+    ],
+)
+def test_what_the_symptoms_quote_is_a_stored_output(book: Site, shown: str, lesson: int) -> None:
+    assert shown in said(book.pages["symptoms.html"].article)
+    assert shown in said(book.lesson(LESSONS[lesson]).article)
+
+
+def test_no_label_at_all_gives_nan_or_zero_as_the_symptoms_say() -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=64, **sizes))
+    ids = torch.randint(0, 64, (2, 6))
+    nothing = torch.full_like(ids, -100)
+    assert model(ids, labels=nothing).loss.isnan()
+    assert model(ids, labels=nothing, num_items_in_batch=7).loss == 0
+    one_row = torch.stack([ids[0], nothing[1]])
+    torch.testing.assert_close(model(ids, labels=one_row).loss, model(ids[:1], labels=ids[:1]).loss)
+
+
+def test_every_term_of_the_glossary_is_in_the_lessons_that_it_names(book: Site) -> None:
+    text = {path.stem[:2]: said(book.lesson(path).article).lower().replace("_", " ") for path in LESSONS}
+    for term in book.pages["glossary.html"].find_all("dt"):
+        lessons = lessons_of(term.find_next_sibling("dd"))
+        assert lessons, said(term)
+        name = said(term).lower().replace("_", " ")
+        assert all(name in text[number] for number in lessons), f"{name}: {lessons}"
+
+
+# What is taught
+
+
+def test_the_readmes_minutes_are_those_of_the_lessons(book: Site) -> None:
+    in_the_guide = [row[1] for row in table_rows(under(book.pages["teaching.html"], "Minutes"))]
+    in_the_readme = [row[1] for row in table_rows(under(book.pages["index.html"], "Lessons"))]
+    assert in_the_guide == [*in_the_readme, str(sum(map(int, in_the_readme)))]
+
+
+def test_the_plans_fill_their_time_with_what_the_lessons_have(book: Site) -> None:
+    guide = book.pages["teaching.html"]
+    short, long = under(guide, "A plan for 90 minutes"), under(guide, "A plan for half a day")
+    starts = [int(row[0]) for row in table_rows(short)]
+    assert starts == sorted({0, *starts})
+    assert starts[-1] < 90
+    time = 0
+    for start, minutes, *_ in table_rows(long):
+        assert start == f"{time // 60}:{time % 60:02}"
+        time += int(minutes)
+    assert time == 240
+    for row in [*short.find_all("tr"), *long.find_all("tr")]:
+        lessons = [path for path in LESSONS if path.stem[:2] in [said(link) for link in row.find_all("a")]]
+        text = "".join(said(book.lesson(path).article) for path in lessons).lower()
+        for chapter in row.find_all("em"):
+            assert said(chapter).rstrip(".").lower() in text, said(chapter)
+        for number, name in re.findall(r"exercise (\d), ([^,.?]+)", said(row), re.IGNORECASE):
+            assert f"exercise {number}: {name}" in text, name
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_every_misconception_of_a_lesson_has_its_question(path: Path, book: Site) -> None:
+    met = markdown(path).split("**Misconceptions met**")[1].split("**Sources:**")[0]
+    rows = table_rows(under(book.pages["teaching.html"], title(path)))
+    assert len(rows) == met.count("\n- ")
+    assert all(said and "?" in question and reply for said, question, reply in rows)
+
+
+@pytest.mark.parametrize("change", ["a new misconception", "one that is gone"])
+def test_a_misconception_and_its_question_cannot_part(monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    monkeypatch.syspath_prepend(ROOT / "book")
+    import sources
+
+    real = sources.misconceptions
+    met = {
+        "a new misconception": lambda path: real(path) | {"New.": "No."},
+        "one that is gone": lambda path: {},
+    }
+    monkeypatch.setattr(sources, "misconceptions", met[change])
+    with pytest.raises(ValueError, match="but not in both"):
+        sources.questions_tables()
+
+
+# What a person sees, who opens the pages from a disk
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page of the browser, on a phone; what it complains about is an error, and so is a look elsewhere."""
+    context = browser.new_context(viewport=PHONE)
+    page = context.new_page()
+    page.set_default_timeout(15_000)
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("requestfailed", lambda request: errors.append(f"{request.failure}: {request.url}"))
+    page.on(
+        "request",
+        lambda asked: None if asked.url.startswith(("file:", "data:")) else errors.append(asked.url),
+    )
+    yield page
+    context.close()
+    # What was still on its way when the page was left is aborted; nothing is wrong with it.
+    assert [error for error in errors if not error.startswith("net::ERR_ABORTED")] == []
+
+
+def test_every_page_opens_without_an_error_and_fits_a_phone(book: Site, page: Any) -> None:
+    for name in book.pages:
+        page.goto((book.folder / name).as_uri())
+        width = page.evaluate("document.scrollingElement.scrollWidth")
+        assert width <= PHONE["width"], f"{name} is {width} wide"
+
+
+def test_search_finds_the_attention_mask(book: Site, page: Any) -> None:
+    page.goto((book.folder / "index.html").as_uri())
+    page.keyboard.press("Control+k")
+    page.keyboard.type("attention mask")
+    page.keyboard.press("Enter")
+    page.locator("#search-results li a").filter(has_text="02 · Fix with masks").first.click()
+    page.wait_for_url(f"**/{page_of(LESSONS[2])}*")
