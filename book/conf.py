@@ -15,14 +15,16 @@ import lessons  # noqa: E402
 import publish  # noqa: E402
 import sources  # noqa: E402
 
-# Sphinx puts the `tags` of its command line here.
-OUTPUTS = lessons.EXECUTED if tags.has("run") else lessons.NOTEBOOKS  # noqa: F821
+# The tags of the command line, which Sphinx puts here.
+RUN = tags.has("run")  # noqa: F821
+OUTPUTS = lessons.EXECUTED if RUN else lessons.NOTEBOOKS
 
 project = html_title = "Silent bugs of fine-tuning"
 language = "en"
 smartquotes = False  # the auditor's texts have code in them
 extensions = ["myst_nb"]
 nb_execution_mode = "off"  # the outputs of the notebooks are shown
+suppress_warnings = ["misc.highlighting_failure"] if RUN else []  # any model may print control characters
 
 # Empty until `make publish`. With it, links to the code lead there, and a lesson opens in Colab or Binder.
 REPOSITORY, TAG = publish.read_address()

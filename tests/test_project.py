@@ -6,6 +6,7 @@ import json
 import re
 import tomllib
 from graphlib import TopologicalSorter
+from pathlib import Path
 
 import pytest
 import yaml
@@ -72,9 +73,13 @@ def test_every_module_that_the_readme_starts_exists() -> None:
         assert importlib.util.find_spec(module), module
 
 
-def test_every_local_link_of_the_readme_exists() -> None:
-    for link in re.findall(r"\]\((?!https?:|#)([^)]+)\)", README):
-        assert (ROOT / link.split("#")[0]).exists(), link
+LINKING = [*ROOT.glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb"), ROOT / "tinylib" / "data" / "README.md"]
+
+
+@pytest.mark.parametrize("path", LINKING, ids=lambda path: path.name)
+def test_every_link_into_the_repository_leads_to_something(path: Path) -> None:
+    for link in re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / link.split("#")[0]).exists(), link
 
 
 def test_the_readmes_figures_are_the_last_benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 | room | takes | gives |
 |---|---|---|
+| `quiet` | | what the libraries say unasked, collected or hidden |
 | `models`, `fetch` | a name | a chat model and its tokenizer; the shipped one is fetched once |
 | `chat` | messages | what is read and what is said, as token ids, cut at the exact boundary |
 | `labels` | those ids | labels, and the losses of both conventions |
@@ -12,7 +13,6 @@
 | `train` | model, chats | a trained model and its losses |
 | `generate` | model, prompts | answers, and how far they are from each prompt's answer alone |
 | `show`, `figures` | batches, masks, histories | text grids; pictures |
-| `quiet` | | what the libraries say unasked, collected or hidden |
 
-No room imports one that comes later in a chat's walk, nor `batchaudit` or `classroom`, which stand on these.
+No room imports one that comes below it, nor `batchaudit` or `classroom`, which stand on these.
 """

@@ -1,13 +1,15 @@
 """Execute the lessons, each in a new kernel: ``run`` into copies for the book, ``store`` in place.
 
 ``run`` leaves the notebooks as they are, and a reader's own outputs where the book takes them from
-(``make run``). ``store`` writes the outputs into the notebooks, where the tests compare them.
+(``make run``). ``store`` writes the outputs into the notebooks, where the tests compare them: into all, or
+those with the given numbers (``python tools/execute.py store 02 07``).
 """
 
 import argparse
 import base64
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
@@ -63,10 +65,10 @@ def clean(notebook: NotebookNode) -> None:
             output.get("data", {}).pop(LIVE, None)  # its text, or the still picture beside it, is left
 
 
-def execute_into(folder: Path) -> None:
-    """Execute all lessons, and write them with their outputs into a folder."""
+def execute_into(folder: Path, paths: Sequence[Path]) -> None:
+    """Execute lessons, and write them with their outputs into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for path in LESSONS:
+    for path in paths:
         notebook = execute(path)
         clean(notebook)
         nbformat.write(notebook, folder / path.name)
@@ -87,10 +89,13 @@ def main() -> None:
     """Execute the lessons for the book, or for the repository."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("what", choices=["run", "store"])
-    if parser.parse_args().what == "run":
-        execute_into(EXECUTED)
+    parser.add_argument("numbers", nargs="*", choices=[path.stem[:2] for path in LESSONS], metavar="NUMBER")
+    chosen = parser.parse_args()
+    paths = [path for path in LESSONS if not chosen.numbers or path.stem[:2] in chosen.numbers]
+    if chosen.what == "run":
+        execute_into(EXECUTED, paths)
     else:
-        execute_into(NOTEBOOKS)
+        execute_into(NOTEBOOKS, paths)
         README_FIGURE.write_bytes(readme_figure())
 
 

@@ -11,11 +11,10 @@ SLIDER = "import ipywidgets\nipywidgets.IntSlider(3)"
 
 
 @pytest.fixture
-def lesson(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def lesson(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.ipynb"
     cells = [nbformat.v4.new_code_cell(source) for source in ("print(6 * 7)", SLIDER)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
-    monkeypatch.setattr(execute, "LESSONS", [path])
     return path
 
 
@@ -24,7 +23,7 @@ def test_a_run_leaves_a_copy_with_outputs_and_the_lesson_as_it_is(
 ) -> None:
     before = lesson.read_bytes()
     folder = lesson.parent / "build" / "lessons"
-    execute.execute_into(folder)
+    execute.execute_into(folder, [lesson])
     printed, slider = [cell.outputs[0] for cell in read(folder / lesson.name).cells]
     assert printed.text == "42\n"
     assert slider.data == {"text/plain": "IntSlider(value=3)"}  # the widget itself would be dead
@@ -37,4 +36,4 @@ def test_a_run_leaves_a_copy_with_outputs_and_the_lesson_as_it_is(
 def test_a_cell_that_fails_ends_the_run_with_its_error(lesson: Path) -> None:
     lesson.write_text(lesson.read_text(encoding="utf-8").replace("6 * 7", "6 / 0"), encoding="utf-8")
     with pytest.raises(SystemExit, match="division by zero"):
-        execute.execute_into(lesson.parent)
+        execute.execute_into(lesson.parent, [lesson])
