@@ -5,7 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 READY := $(VENV)/ready
-PYTEST := $(BIN)/python -m pytest --nbval --nbval-current-env
+# A machine that has just written gigabytes of packages may let a first kernel wait for a minute.
+PYTEST := $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-kernel-startup-timeout 300
 # How many processes test at the same time, a file each; every one takes a core and up to 4 GB.
 JOBS ?= 2
 
