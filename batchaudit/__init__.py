@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 __all__ = ["FAULTS", "AuditCallback", "Finding", "Report", "audit", "data_offset", "loss_offset"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     """Import the callback when it is asked for: with it come accelerate, datasets and what they need."""
     if name == "AuditCallback":

@@ -34,8 +34,8 @@ def _vocabulary(facts: Facts) -> Iterator[Hit]:
         yield "labels.shape", torch.ones_like(facts.real), "labels {}, input_ids {}".format(*shapes)
     yield "input_ids.out_of_vocabulary", facts.out_of_vocabulary, _values(facts.ids, facts.out_of_vocabulary)
     if facts.labels is not None:
-        strange = facts.invalid_labels
-        yield "labels.out_of_vocabulary", strange, _values(facts.labels, strange)
+        invalid = facts.invalid_labels
+        yield "labels.out_of_vocabulary", invalid, _values(facts.labels, invalid)
 
 
 def _values(tensor: torch.Tensor, where: torch.Tensor) -> str:

@@ -277,7 +277,7 @@ def _offsets(ids: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, tor
     sure = ((share == best[:, None]).sum(dim=1) == 1) & (best >= 0.5)
     common = int(place[sure].mode().values) if sure.any() else OFFSETS.index(0)
     found = torch.tensor(OFFSETS)[torch.where(sure, place, common)]
-    foreign = torch.zeros_like(given)
+    mismatched = torch.zeros_like(given)
     for offset, (inside, same) in fits.items():
-        foreign |= inside & ~same & (found == offset)[:, None]
-    return (found if sure.any() else None), foreign
+        mismatched |= inside & ~same & (found == offset)[:, None]
+    return (found if sure.any() else None), mismatched

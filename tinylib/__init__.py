@@ -3,13 +3,13 @@
 | room | takes | gives |
 |---|---|---|
 | `quiet` | | what the libraries say unasked, collected or hidden |
-| `models`, `fetch` | a name | a chat model and its tokenizer; the shipped one is fetched once |
+| `fetch`, `models` | a name | a chat model and its tokenizer; the shipped one is fetched once |
+| `data` | a name or a file | chats |
 | `chat` | messages | what is read and what is said, as token ids, cut at the exact boundary |
 | `labels` | those ids | labels, and the losses of both conventions |
 | `padding` | rows of ids | a rectangle: `input_ids`, `attention_mask`, `position_ids` |
 | `collate` | a list of examples | one batch, padded or packed |
 | `packing` | a packed batch | a training step that computes nothing for nothing |
-| `data` | a name or a file | chats |
 | `train` | model, chats | a trained model and its losses |
 | `generate` | model, prompts | answers, and how far they are from each prompt's answer alone |
 | `show`, `figures` | batches, masks, histories | text grids; pictures |

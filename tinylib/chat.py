@@ -15,7 +15,7 @@ AssistantTurn = tuple[list[int], list[int]]
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
-    """Write a prompt in the model's chat template, up to where its answer begins.
+    """Write a prompt as token ids in the model's chat template, up to where its answer begins.
 
     The same ids as ``tokenizer.apply_chat_template(..., add_generation_prompt=True)``, but for one thing: a
     special token spelled out in somebody's words (``<|im_end|>``) stays words, so that nobody can end a turn
@@ -61,7 +61,8 @@ def chat_turns(tokenizer: PreTrainedTokenizerBase, chat: Prompt | Mapping[str, A
 
     The conversation is tokenized as a whole and cut afterwards, since tokens made of the parts can differ
     from those of the whole. Where a token would reach across a cut (an answer that begins with a line break),
-    the text is cut first, as it is when the model answers. What follows the last answer is left out.
+    the text is cut first, as it is when the model answers. What follows the last answer is left out, and what
+    a message has besides ``role`` and ``content``. For the forms of ``chat`` see `as_messages`.
 
     Returns:
         A turn for each message of the assistant's; joined, the whole conversation up to its last end of turn.
@@ -73,7 +74,8 @@ def chat_turns(tokenizer: PreTrainedTokenizerBase, chat: Prompt | Mapping[str, A
     said = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     if not said:
         raise ValueError("The chat has no message of the assistant's: there is nothing to learn from it.")
-    messages = messages[: said[-1] + 1]
+    # A template may write other fields than these unguarded, in the middle of what is learned.
+    messages = [{"role": m["role"], "content": m["content"]} for m in messages[: said[-1] + 1]]
     text, guarded = _written(tokenizer, messages)
     spoken = []  # where each answer begins and where its turn ends, in characters
     for i in said:
@@ -106,8 +108,8 @@ def as_messages(chat: Prompt | Mapping[str, Any], must_speak: str | None = None)
         must_speak: The role whose messages must not be empty; default: nobody's may.
 
     Raises:
-        ValueError: There is no message, one has no role or text, or one is empty (it says which); or the row
-            has none of these columns.
+        ValueError: There is no message, one has no role or text, or one is empty (it says which); or it has
+            none of these forms.
 
     >>> as_messages({"prompt": "Hi!", "completion": "Hello."})[1]
     {'role': 'assistant', 'content': 'Hello.'}
@@ -141,6 +143,8 @@ def _listed(chat: Prompt | Mapping[str, Any], role: str = "user") -> list[Any]:
                 raise ValueError(
                     f"The messages are text, but no JSON: {messages[:60]!r} ({error})."
                 ) from error
+            if not isinstance(messages, list):
+                raise ValueError(f"The messages are JSON text, but no list: {messages!r:.60}.")
         return _listed(messages)
     if chat.get("prompt") is not None and chat.get("completion") is not None:
         return [*_listed(chat["prompt"]), *_listed(chat["completion"], "assistant")]

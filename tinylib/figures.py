@@ -28,18 +28,25 @@ class Picture:
 
 
 def lines(
-    x: Sequence[float], series: Mapping[str, Sequence[float]], *, alt: str, evenly: bool = False, **axis: Any
+    x: Sequence[float],
+    series: Mapping[str, Sequence[float]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str,
+    alt: str,
+    ylim: tuple[float, float] | None = None,
+    evenly: bool = False,
 ) -> Picture:
     """Draw one line for each series over ``x``, told apart by colour and by marker.
 
-    With ``evenly`` the points stand side by side at equal distances, whatever their numbers. ``axis`` is what
-    ``Axes.set`` takes: ``xlabel``, ``ylabel``, ``title``, ``ylim``.
+    With ``evenly`` the points stand side by side at equal distances, whatever their numbers.
     """
     figure, axes = plt.subplots(figsize=(7.2, 3.6))
     places = range(len(x)) if evenly else x
     for (name, values), colour, marker in zip(series.items(), COLOURS, MARKERS):
         axes.plot(places, values, color=colour, marker=marker, markersize=5, linewidth=1.6, label=name)
-    axes.set(**axis)
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title, ylim=ylim)
     if evenly:
         axes.set_xticks(places, [f"{value:g}" for value in x])
     axes.grid(alpha=0.25)
@@ -64,8 +71,8 @@ def attention_maps(maps: Mapping[str, Any], tokens: Sequence[str], *, alt: str) 
     """Draw attention weights side by side, one heat map a title; ticks are the tokens.
 
     Args:
-        maps: For each title the weights, a tensor or array of shape ``(seq, seq)``: a line for each query, a
-            column for each key.
+        maps: For each title the weights, a tensor or array of shape ``(seq, seq)``: rows are queries, columns
+            keys.
         tokens: The ``seq`` token strings.
     """
     size = 1.4 + 0.42 * len(tokens)

@@ -1,7 +1,7 @@
 """Answers to several prompts at once, and how far they are from each prompt's answer alone.
 
-Decoding is greedy, whatever the model's generation config says, so that two runs can be compared token for
-token.
+Decoding is greedy, whatever the model's generation config says of sampling and beams, so that two runs can be
+compared token for token. (A ``repetition_penalty`` in it stays, and counts pads as tokens.)
 """
 
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ def generate(
         The new tokens of each row, at most ``max_new_tokens``, up to and including its first end of turn.
 
     Raises:
-        ValueError: No row, an empty row, or one that does not fit into the model's context.
+        ValueError: See `check_fits`.
     """
     check_fits(model, rows, max_new_tokens)
     batch = pad(rows, pad_id, side="left")
@@ -99,13 +99,13 @@ def eos_token_ids(model: PreTrainedModel) -> list[int]:
     return eos if isinstance(eos, list) else [] if eos is None else [eos]
 
 
-def truncate_at_eos(ids: Sequence[int], eos_token_ids: Sequence[int]) -> list[int]:
+def truncate_at_eos(ids: Sequence[int], eos_ids: Sequence[int]) -> list[int]:
     """Keep the ids up to and including the first that ends an answer; all, if none does.
 
     ``generate`` fills rows that ended early with pads, which are not part of the answer.
     """
     for i, token in enumerate(ids):
-        if token in eos_token_ids:
+        if token in eos_ids:
             return list(ids[: i + 1])
     return list(ids)
 
@@ -137,7 +137,7 @@ def common_prefix_length(answer: Sequence[int], reference: Sequence[int]) -> int
 
 
 def check_fits(model: PreTrainedModel, rows: Sequence[Sequence[int]], max_new_tokens: int) -> None:
-    """Raise a ValueError for an empty row or one that with its answer exceeds the model's context."""
+    """Raise a ValueError for no row, an empty one, one that does not fit with its answer, or no new token."""
     check_rows(rows)
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1, not {max_new_tokens}.")

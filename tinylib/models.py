@@ -47,8 +47,8 @@ def load(
 
     Raises:
         ValueError: Unknown name, a folder without ``config.json``, a tokenizer without one of these.
-        RuntimeError: The model is not on this machine and cannot be fetched, its files are damaged, or
-            transformers cannot load them as a causal model and its tokenizer.
+        RuntimeError: The model is not on this machine and cannot be fetched, or transformers cannot load its
+            files as a causal model and its tokenizer. (Other damage finds `tinylib.fetch.verify`.)
     """
     name = os.fspath(name or os.environ.get("TINYLIB_MODEL") or DEFAULT_NAME)
     source = resolve(name)

@@ -124,18 +124,19 @@ def _has_label(labels: torch.Tensor) -> torch.Tensor:
 
 
 def _mean_of_the_step(
-    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor, **options: Any
+    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor, label_smoothing: float
 ) -> torch.Tensor:
     """Sum the loss where a label is, over the supervised tokens of the whole optimizer step."""
     labels = shift(labels)
     labels = labels[:, _has_label(labels)].flatten()
     logits = outputs.logits.flatten(0, -2).float()
-    total = cross_entropy(logits, labels, reduction="sum", ignore_index=IGNORE_INDEX, **options)
+    options = {"ignore_index": IGNORE_INDEX, "label_smoothing": label_smoothing, "reduction": "sum"}
+    total = cross_entropy(logits, labels, **options)
     return total / num_items_in_batch
 
 
 def _as_one_row(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Lay the rows of a packed batch end to end: ``flash_attention_2`` needs that."""
+    """Lay the rows of a packed batch end to end: ``flash_attention_2`` tells samples apart in one only."""
     labels = batch["labels"].clone()
     labels[:, 0] = IGNORE_INDEX  # nobody's to predict
     return {name: values.reshape(1, -1) for name, values in {**batch, "labels": labels}.items()}

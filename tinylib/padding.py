@@ -47,8 +47,8 @@ def pad(rows: Sequence[Sequence[int]], pad_id: int, side: Side = "left") -> dict
 def position_ids(attention_mask: torch.Tensor) -> torch.Tensor:
     """Count positions from each row's first real token, so that pads do not push it along.
 
-    ``generate`` does the same. ``forward`` counts the pads, which matters to models with absolute positions,
-    such as GPT-2.
+    For real tokens (1 in the mask) the same as in transformers' ``generate`` (``generation/utils.py``). A
+    plain ``forward`` counts the pads, which matters to models with absolute positions, such as GPT-2.
 
     Returns:
         int64 of the mask's shape, ``(batch, seq)``; 0 at pads on the left, where it means nothing.

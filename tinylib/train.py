@@ -44,14 +44,6 @@ DEFAULTS = {
 }
 
 
-class _Arguments(TrainingArguments):
-    """One card a process: with several, the Trainer would cut a batch's one packed row up between them."""
-
-    @property
-    def n_gpu(self) -> int:
-        return min(1, super().n_gpu)
-
-
 def fine_tune(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -83,7 +75,8 @@ def fine_tune(
         means of as many of these, whatever tokens they had.
 
     Raises:
-        ValueError: A chat is unusable (with its number), none is left, or the model cannot be trained so.
+        ValueError: A chat is unusable (with its number), none is left, no parameter is to be trained, one is
+            in 16 bits, or there is no folder to resume from.
     """
     _check_trainable(model)
     if resume and folder is None:
@@ -92,7 +85,9 @@ def fine_tune(
     with tempfile.TemporaryDirectory() as nowhere:  # the Trainer wants a folder even if it saves nothing
         on_cpu = model.device.type == "cpu"
         chosen = {"output_dir": str(folder or nowhere), "disable_tqdm": True, "use_cpu": on_cpu}
-        settings = _Arguments(**chosen, **{**DEFAULTS, **arguments})
+        settings = TrainingArguments(**chosen, **{**DEFAULTS, **arguments})
+        if settings.n_gpu > 1:  # several take several processes; DataParallel would cut the one row up
+            settings._n_gpu = 1
         trainer = _trainer(model, tokenizer.pad_token_id, examples, settings, collator)
         with progress_bars(False), attending_by_sample(model):
             trainer.train(resume_from_checkpoint=last_checkpoint(folder) if resume else None)
@@ -233,11 +228,9 @@ class _ProgressBar(TrainerCallback):
 
 
 def main() -> None:
-    """Fine-tune a chat model on chats of your own, and save it as a folder that transformers loads.
-
-    Several processes: torchrun --nproc-per-node 2 -m tinylib.train ..., or accelerate launch.
-    """
-    parser = argparse.ArgumentParser("python -m tinylib.train", description=main.__doc__)
+    """Fine-tune a chat model on chats of your own, and save it as a folder that transformers loads."""
+    several = "Several processes: torchrun --nproc-per-node 2 -m tinylib.train ..., or accelerate launch."
+    parser = argparse.ArgumentParser("python -m tinylib.train", description=main.__doc__, epilog=several)
     add = parser.add_argument
     add("--data", required=True, metavar="CHATS", help="a JSONL, CSV or Parquet file, hub id or 'requests'")
     add("--output", required=True, metavar="FOLDER", help="where the trained model and checkpoints go")

@@ -19,6 +19,7 @@ def test_the_shift_happens_exactly_once(batch: tuple[torch.Tensor, torch.Tensor]
     logits, labels = batch
     assert loss_offset(plain_loss(logits, labels), logits, labels) == 0
     assert loss_offset(shifting_loss(logits, labels), logits, labels) == 1
+    assert torch.nn.CrossEntropyLoss().ignore_index == IGNORE_INDEX
     ids = labels.clamp(min=0)
     assert data_offset(ids, labels) == 0
     assert data_offset(ids, shift(labels)) == 1

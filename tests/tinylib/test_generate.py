@@ -61,14 +61,14 @@ def test_the_pad_of_tinyllamas_generation_config_does_not_leak_into_answers(tiny
 
 
 @given(ids=st.lists(st.integers(0, 9), max_size=8), ends=st.lists(st.integers(0, 9), min_size=1, max_size=2))
-def test_cut_at_end_keeps_the_first_end_and_nothing_after_it(ids: list[int], ends: list[int]) -> None:
+def test_truncate_at_eos_keeps_the_first_end_and_nothing_after_it(ids: list[int], ends: list[int]) -> None:
     kept = g.truncate_at_eos(ids, ends)
     assert ids[: len(kept)] == kept
     assert not any(token in ends for token in kept[:-1])
     assert kept == ids or kept[-1] in ends
 
 
-def test_end_ids_of_a_model_with_several(tinyllama: tuple) -> None:
+def test_eos_token_ids_of_a_model_with_several(tinyllama: tuple) -> None:
     model, _ = tinyllama
     assert g.eos_token_ids(model) == [2]
     model.generation_config.eos_token_id = [2, 7]
@@ -91,7 +91,7 @@ def test_total_variation_is_the_probability_that_has_to_move(logits: torch.Tenso
 
 
 @given(a=st.lists(st.integers(0, 2), max_size=6), b=st.lists(st.integers(0, 2), max_size=6))
-def test_tokens_in_common_is_the_longest_common_beginning(a: list[int], b: list[int]) -> None:
+def test_common_prefix_length_is_the_longest_common_beginning(a: list[int], b: list[int]) -> None:
     count = g.common_prefix_length(a, b)
     assert a[:count] == b[:count]
     assert count == min(len(a), len(b)) or a[count] != b[count]

@@ -1,5 +1,7 @@
 """Labels supervise exactly what the model is to say, and the shift happens exactly once."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import assume, given
@@ -236,3 +238,16 @@ def test_a_model_that_counts_shows_the_sum_of_the_offsets(
     with torch.no_grad():
         said = model(input_ids=starts).logits[:, -1].argmax(-1)
     assert (said - starts[:, -1]).tolist() == [step] * 40
+
+
+def test_only_role_and_content_of_a_message_reach_the_template(tinyllama: tuple) -> None:
+    _, tokenizer = tinyllama
+    plain = messages_of_turns([("Hi!", "Hello.")])
+    more = [{**m, "reasoning_content": "</s>", "tool_calls": [], "name": None} for m in plain]
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "message['content']", "message['content'] + message.reasoning_content | default('')"
+    )
+    assert chat_turns(tokenizer, more) == chat_turns(tokenizer, plain)
+    with pytest.raises(ValueError, match="no list"):
+        chat_turns(tokenizer, {"messages": '"Hello."'})

@@ -89,11 +89,11 @@ def test_the_same_seed_gives_the_same_training(fresh: Loaded, tinyllama_folder: 
     assert fine_tune(other, tokenizer, CHATS, seed=4) != first
 
 
-class Killed(BaseException):
+class CutOff(BaseException):
     """What no library catches."""
 
 
-def test_a_killed_training_goes_on_to_the_same_result(
+def test_a_training_that_was_cut_off_goes_on_to_the_same_result(
     fresh: Loaded, tinyllama_folder: Path, tmp_path: Path
 ) -> None:
     model, tokenizer = fresh
@@ -104,11 +104,11 @@ def test_a_killed_training_goes_on_to_the_same_result(
     def dies_at_the_fifth_step(examples: list[dict]) -> dict[str, torch.Tensor]:
         made.append(1)
         if len(made) == 6:  # the Trainer asks for one batch ahead
-            raise Killed
+            raise CutOff
         return collate(examples)
 
     killed, folder = models.load(tinyllama_folder)[0], tmp_path / "killed"
-    with pytest.raises(Killed):
+    with pytest.raises(CutOff):
         fine_tune(killed, tokenizer, CHATS, folder, collator=dies_at_the_fifth_step, **arguments)
     assert Path(last_checkpoint(folder)).name == "checkpoint-4"
     assert not (folder / "model.safetensors").exists()
@@ -233,6 +233,8 @@ def test_the_command_does_what_the_function_does(
     history = json.loads((output / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
     assert [entry["loss"] for entry in history if "loss" in entry] == losses
     assert Path(last_checkpoint(output)).name == "checkpoint-6"
+    # Other programs load it, and know no class of ours.
+    assert type(torch.load(output / "training_args.bin", weights_only=False)) is TrainingArguments
 
 
 def test_the_command_trains_adapters_and_merges_them(command: Callable[..., Path]) -> None:
