@@ -13,6 +13,7 @@ from tiny_models import make_tinyllama
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from tinylib import models
+from tinylib.labels import IGNORE_INDEX
 
 os.environ.pop("TINYLIB_MODEL", None)  # tests name their model
 os.environ["TINYLIB_DEVICE"] = "cpu"
@@ -48,6 +49,15 @@ def gpt2() -> PreTrainedModel:
         bos_token_id=1, eos_token_id=2, pad_token_id=2,
     )  # fmt: skip
     return GPT2LMHeadModel(config).eval()
+
+
+@pytest.fixture
+def scored() -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and labels of three rows, the first labels ignored; made up, but far from one another."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 32, (3, 10), generator=generator)
+    labels[:, :3] = IGNORE_INDEX
+    return torch.randn(3, 10, 32, generator=generator) * 4, labels
 
 
 @pytest.fixture

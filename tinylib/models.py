@@ -120,7 +120,7 @@ def _explained(what: str, name: str, source: str) -> Iterator[None]:
         yield
     except Exception as error:
         if source == str(fetch.cached_folder()):
-            fetch.verify(fetch.cached_folder())  # a damaged file is named
+            fetch.verify(Path(source))  # a damaged file is named
         hint = "There is no such folder; if it is a hub id, check its spelling and your network."
         if Path(source).is_dir():
             hint = "The folder must hold config.json, weights and tokenizer.json of a causal chat model, as "

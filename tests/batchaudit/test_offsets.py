@@ -7,16 +7,8 @@ from batchaudit import data_offset, loss_offset
 from tinylib.labels import IGNORE_INDEX, plain_loss, shift, shifting_loss, training_example
 
 
-@pytest.fixture
-def batch() -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(0, 32, (3, 10), generator=generator)
-    labels[:, :3] = IGNORE_INDEX
-    return torch.randn(3, 10, 32, generator=generator) * 4, labels
-
-
-def test_the_shift_happens_exactly_once(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
-    logits, labels = batch
+def test_the_shift_happens_exactly_once(scored: tuple[torch.Tensor, torch.Tensor]) -> None:
+    logits, labels = scored
     assert loss_offset(plain_loss(logits, labels), logits, labels) == 0
     assert loss_offset(shifting_loss(logits, labels), logits, labels) == 1
     assert torch.nn.CrossEntropyLoss().ignore_index == IGNORE_INDEX
@@ -37,8 +29,8 @@ def test_tinylibs_examples_are_for_a_loss_that_shifts(tinyllama: tuple) -> None:
     assert abs(shifting_loss(output.logits, labels) - output.loss) < 1e-5
 
 
-def test_the_probes_refuse_to_guess(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
-    logits, labels = batch
+def test_the_probes_refuse_to_guess(scored: tuple[torch.Tensor, torch.Tensor]) -> None:
+    logits, labels = scored
     with pytest.raises(ValueError, match="of no offset, or of several"):
         loss_offset(plain_loss(logits, labels) + 0.5, logits, labels)
     with pytest.raises(ValueError, match="of no offset, or of several"):

@@ -181,19 +181,11 @@ def test_a_row_of_another_form_is_refused_by_its_columns(tinyllama: tuple) -> No
         training_example(tinyllama[1], {"messages": "Hi!"})
 
 
-@pytest.fixture
-def batch() -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(0, 32, (3, 10), generator=generator)
-    labels[:, :3] = IGNORE_INDEX
-    return torch.randn(3, 10, 32, generator=generator) * 4, labels
-
-
-def test_our_losses_are_the_references(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_our_losses_are_the_references(scored: tuple[torch.Tensor, torch.Tensor]) -> None:
     """transformers' own loss function on the same numbers, and a naive loop."""
     from transformers.loss.loss_utils import ForCausalLMLoss
 
-    logits, labels = batch
+    logits, labels = scored
     reference = ForCausalLMLoss(logits, labels, vocab_size=32)
     assert abs(shifting_loss(logits, labels) - reference) < 1e-5
     assert abs(plain_loss(logits, shift(labels)) - reference) < 1e-5
@@ -206,8 +198,8 @@ def test_our_losses_are_the_references(batch: tuple[torch.Tensor, torch.Tensor])
     assert abs(total / count - reference) < 1e-5
 
 
-def test_losses_refuse_what_would_be_nan_or_misaligned(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
-    logits, labels = batch
+def test_losses_refuse_what_would_be_nan_or_misaligned(scored: tuple[torch.Tensor, torch.Tensor]) -> None:
+    logits, labels = scored
     with pytest.raises(ValueError, match="Every label is IGNORE_INDEX"):
         plain_loss(logits, torch.full_like(labels, IGNORE_INDEX))
     with pytest.raises(ValueError, match=r"labels have shape \(3, 9\), logits \(3, 10, 32\)"):
