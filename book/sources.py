@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 import nbformat
-from lessons import LESSONS, NOTEBOOKS, ROOT, cells, read, title_and_aim
+from lessons import EVERY, LESSONS, NOTEBOOKS, ROOT, cells, read, title_and_aim
 from nbformat import NotebookNode
 
 BOOK = ROOT / "book"
@@ -19,7 +19,7 @@ MISCONCEPTION = re.compile(r'^- \*"(.+?)"\* (.+)$', flags=re.MULTILINE)
 
 
 def copy_lessons(outputs: Path, repository: str, tag: str) -> None:
-    """Put a copy of each lesson where Sphinx looks for it, with its figures' alt text as myst-nb takes it.
+    """Put copies of lessons and quiz where Sphinx looks for them, figures' alt text as myst-nb takes it.
 
     Args:
         outputs: The folder of the executed lessons that are shown.
@@ -27,9 +27,9 @@ def copy_lessons(outputs: Path, repository: str, tag: str) -> None:
         tag: The version that they lead to.
     """
     COPIES.mkdir(exist_ok=True)
-    for old in {copy.name for copy in COPIES.glob("*.ipynb")} - {path.name for path in LESSONS}:
+    for old in {copy.name for copy in COPIES.glob("*.ipynb")} - {path.name for path in EVERY}:
         (COPIES / old).unlink()  # a lesson that has another name now
-    for path in LESSONS:
+    for path in EVERY:
         notebook = read(outputs / path.name)
         for cell in notebook.cells:
             if cell.cell_type == "markdown":

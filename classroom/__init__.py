@@ -1,9 +1,10 @@
-"""For teachers and students: exercise cards and their check, grading, the playground, the check of a machine.
+"""For teachers and students: cards and their check, the quiz, grading, the playground, a machine's check.
 
 | room | what it does |
 |---|---|
 | `exercises` | says of an answer to a card of a lesson: right, or which mistake it is |
 | `grading` | ``python -m classroom.grading returned``: the table of a class |
+| `quiz` | ten questions over all lessons, and what speaks for and against each answer |
 | `playground` | lesson 02's sliders: pads, mask, side, and what the model makes of them |
 | `environment` | ``python -m classroom.environment``: is this machine ready for the course? |
 """

@@ -5,8 +5,11 @@ Live where a notebook has widgets; elsewhere (a page, a test) a still picture of
 
 import base64
 import copy
-import html
+import textwrap
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import ipywidgets
@@ -21,10 +24,39 @@ from tinylib.generate import greedy_generate
 from tinylib.padding import pad
 from tinylib.quiet import library_warnings
 
-_ONE_AT_A_TIME = threading.Lock()
-"""JupyterLab may deliver a change while another is answered, in another thread of the kernel."""
-MOST = {"pads": 8, "text": 20}
-"""How many tokens of each kind the figure shows; the attention to those between is summed up in one bar."""
+STILL = "A still picture. In Jupyter or Colab, run this cell for the live one."
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the model does with a prompt and its pads: in words, as a token grid, and as a figure."""
+
+    setting: str
+    said: dict[str, str]
+    grid: show.TokenGrid
+    attention: figures.Picture
+
+    @property
+    def text(self) -> str:
+        """The words and the grid, in lines of 80 characters."""
+        margin = max(map(len, self.said))
+        lines = [
+            textwrap.fill(
+                words, 80, initial_indent=f"{name:{margin}} │ ", subsequent_indent=" " * margin + " │ "
+            )
+            for name, words in self.said.items()
+        ]
+        return "\n".join([self.setting, "", *lines, "", self.grid])
+
+    @property
+    def page(self) -> str:
+        """The same as HTML."""
+        name = '<tr style="background: none"><th scope="row" style="text-align: left; vertical-align: top">'
+        words = '</th><td style="text-align: left; white-space: normal">'
+        rows = "".join(
+            f"{name}{escape(what)}{words}{escape(said)}</td></tr>" for what, said in self.said.items()
+        )
+        return f"<p>{escape(self.setting)}</p><table>{rows}</table>{self.grid._repr_html_()}"
 
 
 def playground(
@@ -49,30 +81,35 @@ def playground(
     }
     words, figure = ipywidgets.HTML(), ipywidgets.HTML()
 
-    def look() -> tuple[str, figures.Picture]:
-        text, picture = scene(model, tokenizer, **{name: control.value for name, control in controls.items()})
-        drawn = base64.b64encode(picture.png).decode()
-        words.value = f'<pre style="white-space: pre; overflow-x: auto">{html.escape(text)}</pre>'
+    def look() -> Scene:
+        seen = scene(model, tokenizer, **{name: control.value for name, control in controls.items()})
+        words.value = seen.page
+        drawn = base64.b64encode(seen.attention.png).decode()
         figure.value = (
-            f'<img style="max-width: 100%" alt="{html.escape(picture.alt)}" '
-            f'src="data:image/png;base64,{drawn}">'
+            f'<div style="overflow-x: auto"><img style="max-width: none" alt="{escape(seen.attention.alt)}" '
+            f'src="data:image/png;base64,{drawn}"></div>'
         )
-        return text, picture
+        return seen
 
-    def look_again(_: Any) -> None:
-        with _ONE_AT_A_TIME:
+    def look_again() -> None:
+        try:
             if controls["prompt"].value.strip():
                 look()
             else:
-                words.value, figure.value = "<pre>Type a prompt.</pre>", ""
+                words.value, figure.value = "<p>Type a prompt.</p>", ""
+        except Exception as error:  # nobody sees what another thread prints, and the next move may go well
+            words.value, figure.value = f"<p>{escape(f'{type(error).__name__}: {error}')}</p>", ""
 
-    with _ONE_AT_A_TIME:
-        text, picture = look()
+    first = look()
+    newest = _Newest(look_again)
     for control in controls.values():
-        control.observe(look_again, "value")
-    still = f"A still picture. In Jupyter or Colab, run this cell for the live one.\n\n{text}"
-    _display(ipywidgets.VBox([*controls.values(), words]), {"text/plain": still})
-    _display(figure, picture._repr_mimebundle_())
+        control.observe(newest.move, "value")
+    still = {
+        "text/plain": f"{STILL}\n\n{first.text}",
+        "text/html": f"<p>{STILL}</p>{first.page}",
+    }
+    _display(ipywidgets.VBox([*controls.values(), words]), still)
+    _display(figure, first.attention._repr_mimebundle_())
 
 
 def _display(widget: ipywidgets.Widget, still: dict[str, bytes | str]) -> None:
@@ -82,58 +119,84 @@ def _display(widget: ipywidgets.Widget, still: dict[str, bytes | str]) -> None:
     display({"application/vnd.jupyter.widget-view+json": live} | still, raw=True)
 
 
+class _Newest:
+    """Answers the newest move; of those that arrive while one is answered, all but the last are skipped.
+
+    The answers are computed in another thread: in the kernel's own, the moves would only arrive one by one,
+    each after the one before it was answered.
+    """
+
+    def __init__(self, answer: Callable[[], None]) -> None:
+        self.answer = answer
+        self.lock = threading.Lock()
+        self.working = self.moved = False
+
+    def move(self, _: Any) -> None:
+        with self.lock:
+            self.moved = True
+            if not self.working:
+                self.working = True
+                threading.Thread(target=self._work, daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            with self.lock:
+                self.working, self.moved = self.moved, False
+                if not self.working:
+                    return
+            self.answer()
+
+
 def scene(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, pads: int, mask: bool, side: str
-) -> tuple[str, figures.Picture]:
-    """Let the model answer a padded prompt: answer and token grid as text, the attention as a figure."""
+) -> Scene:
+    """Let the model answer a prompt with its pads, and without them."""
     row = prompt_rows(tokenizer, [prompt])[0]
     neighbour = [0] * (len(row) + pads)
     batch = pad([row, neighbour], tokenizer.pad_token_id, side)
     inputs = {name: tensor[:1].to(model.device) for name, tensor in batch.items()}
-    grid = show.token_grid(tokenizer, inputs if mask else {"input_ids": inputs["input_ids"]}, columns=14)
     if not mask:
         del inputs["attention_mask"]
     # Weights of attention are shown by a copy that shares all tensors: another cell may use the model.
     shown = copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
     shown.set_attn_implementation("eager")
+
+    def answer(**given: torch.Tensor) -> str:
+        new = greedy_generate(model, max_new_tokens=20, **given)[0]
+        return tokenizer.decode(new, skip_special_tokens=True).replace("\n", " ").strip() or "(nothing)"
+
     with library_warnings(), torch.no_grad():
-        new = greedy_generate(model, max_new_tokens=20, **inputs)[0]
+        padded = answer(**inputs)
+        alone = answer(input_ids=torch.tensor([row], device=model.device)) if pads else padded
         attentions = shown(**inputs, output_attentions=True).attentions
-    answer = tokenizer.decode(new, skip_special_tokens=True).replace("\n", " ").strip() or "(nothing)"
+    setting = f"{pads} pads on the {side}, {'with the mask' if mask else 'no mask'}"
+    said = {"prompt": prompt, "answer": padded, "answer without pads": alone}
     weights = torch.stack(attentions)[:, 0, :, -1].float().mean(dim=(0, 1)).tolist()
     tokens = show.token_strings(tokenizer, inputs["input_ids"][0])
-    setting = f"{pads} pads on the {side}, {'with the mask' if mask else 'no mask'}"
-    text = f"{setting}\n\nprompt │ {prompt}\nanswer │ {answer}\n\n{grid}"
-    seen = list(zip(tokens, weights))
-    parts = [("pads", seen[:pads]), ("text", seen[pads:])]
-    if side == "right":
-        parts = [("text", seen[: len(row)]), ("pads", seen[len(row) :])]
-    return text, _strip(setting, answer, parts)
+    is_pad = (batch["attention_mask"][0] == 0).tolist()
+    return Scene(
+        setting, said, show.token_grid(tokenizer, inputs), _bars(setting, padded, tokens, weights, is_pad)
+    )
 
 
-def _strip(setting: str, answer: str, parts: list[tuple[str, list[tuple[str, float]]]]) -> figures.Picture:
-    """Draw one bar for each token, pads orange: how much the last token looks at it."""
-    figure = Figure(figsize=(7.2, 3.4), layout="constrained")  # pyplot is not made for threads
-    axes = figure.subplots()
-    names = []
-    for kind, tokens in parts:
-        half = MOST[kind] // 2
-        if len(tokens) > MOST[kind] + 1:
-            between = tokens[half:-half]
-            name = f"… {len(between)} {'pads' if kind == 'pads' else 'more'}"
-            tokens = [*tokens[:half], (name, sum(weight for _, weight in between)), *tokens[-half:]]
-        places = range(len(names), len(names) + len(tokens))
-        axes.bar(places, [weight for _, weight in tokens], color=figures.COLOURS[kind == "pads"])
-        names += [token for token, _ in tokens]
+def _bars(
+    setting: str, answer: str, tokens: list[str], weights: list[float], is_pad: list[bool]
+) -> figures.Picture:
+    """Draw one bar for each token, pads orange: how much the last token looks at it. None is left out."""
+    # As wide as its tokens need to be read, and scrolled where that is wider than the page.
+    figure = Figure(figsize=(max(7.2, 0.15 * len(tokens)), 3.4), layout="constrained")
+    axes = figure.subplots()  # pyplot is not made for threads
+    axes.bar(range(len(tokens)), weights, color=[figures.COLOURS[pad] for pad in is_pad])
     # A reader may type dollar signs, between which matplotlib would read a formula.
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8, parse_math=False)
+    axes.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=8, parse_math=False)
+    axes.set_xlim(-1, len(tokens))
     axes.set(ylabel="attention of the last token")
     axes.set_title(
         f"{setting} (pads orange)\n“{answer}”", loc="left", fontsize=10, wrap=True, parse_math=False
     )
     axes.set_ylim(0, max(0.25, axes.get_ylim()[1]))
     axes.spines[["top", "right"]].set_visible(False)
-    on_pads = sum(weight for kind, tokens in parts for _, weight in tokens if kind == "pads")
+    on_pads = sum(weight for weight, pad in zip(weights, is_pad) if pad)
     return figures.Picture(
         figure,
         f"{setting}: the model answers “{answer}”. Bars, one for each token: the last token spends "

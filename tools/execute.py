@@ -2,7 +2,7 @@
 
 ``run`` leaves the notebooks as they are, and a reader's own outputs where the book takes them from
 (``make run``). ``store`` writes the outputs into the notebooks, where the tests compare them: into all, or
-those with the given numbers (``python tools/execute.py store 02 07``).
+those with the given numbers (``python tools/execute.py store 02 07 quiz``).
 """
 
 import argparse
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
-from lessons import EXECUTED, LESSONS, NOTEBOOKS, ROOT, read
+from lessons import EVERY, EXECUTED, LESSONS, NOTEBOOKS, ROOT, read
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
@@ -89,9 +89,10 @@ def main() -> None:
     """Execute the lessons for the book, or for the repository."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("what", choices=["run", "store"])
-    parser.add_argument("numbers", nargs="*", choices=[path.stem[:2] for path in LESSONS], metavar="NUMBER")
+    numbers = {path.stem.split("_")[0]: path for path in EVERY}
+    parser.add_argument("numbers", nargs="*", choices=list(numbers), metavar="NUMBER")
     chosen = parser.parse_args()
-    paths = [path for path in LESSONS if not chosen.numbers or path.stem[:2] in chosen.numbers]
+    paths = [path for number, path in numbers.items() if not chosen.numbers or number in chosen.numbers]
     if chosen.what == "run":
         execute_into(EXECUTED, paths)
     else:

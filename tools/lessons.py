@@ -10,6 +10,8 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 LESSONS = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 """The lessons in the order of their numbers."""
+QUIZ = NOTEBOOKS / "quiz.ipynb"
+EVERY = [*LESSONS, QUIZ]
 EXECUTED = ROOT / "build" / "lessons"
 """Where ``make run`` leaves the lessons' copies with a reader's own outputs."""
 
@@ -27,6 +29,15 @@ def cells(path: Path, kind: str) -> list[NotebookNode]:
 def printed(cell: NotebookNode) -> str:
     """Return what a cell has stored as printed text."""
     return "".join(output.get("text", "") for output in cell.get("outputs", []))
+
+
+def shown(cell: NotebookNode) -> str:
+    """Return what a cell has stored as text: printed, or as the text of a table; not of a picture."""
+    texts = []
+    for output in cell.get("outputs", []):
+        data = output.get("data", {})
+        texts.append(output.get("text", "") or data.get("text/plain", "") * ("image/png" not in data))
+    return "\n".join(texts)
 
 
 def title_and_aim(notebook: NotebookNode) -> tuple[str, str]:

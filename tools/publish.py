@@ -13,7 +13,7 @@ import tomllib
 from pathlib import Path
 
 import nbformat
-from lessons import LESSONS, ROOT, read
+from lessons import EVERY, ROOT, read
 
 HOST = "https://github.com/"
 FIRST_LESSON = "notebooks/00_start_here.ipynb"
@@ -27,18 +27,19 @@ FIRST_CELL = """\
 from importlib.util import find_spec
 
 if not (find_spec("classroom") and find_spec("gguf")):
-    raise ModuleNotFoundError("The course is not installed here. Its README.md says how, under Start.")"""
+    raise ModuleNotFoundError("Not installed: see README.md, Start.")"""
 
 # pip may put something newer in the place of what is there, and nothing older. A local build (torch
 # 2.8.0+cu126) stays as it is, since its version cannot stand behind a ">=".
 PUBLISHED_FIRST_CELL = """\
-# @title Installs the course on Colab and Kaggle; where it is installed, this cell does nothing.
+# @title Installs the course on Colab and Kaggle; does nothing where it is.
 import os
 from importlib.util import find_spec
 
 if not (find_spec("classroom") and find_spec("gguf")):
-    if not os.environ.keys() & {{"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"}}:
-        raise ModuleNotFoundError("The course is not installed here. Its README.md says how, under Start.")
+    hosted = {{"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"}}
+    if not os.environ.keys() & hosted:
+        raise ModuleNotFoundError("Not installed: see README.md, Start.")
     !pip list --format freeze | sed "/+/!s/==/>=/" > /tmp/here.txt
     %pip install --quiet -c /tmp/here.txt "silent-bugs[course] @ {address}\""""
 
@@ -87,7 +88,7 @@ def publish(root: Path, repository: str, tag: str) -> list[Path]:
         root / "pyproject.toml": _in_table(root / "pyproject.toml", repository, tag),
         root / "README.md": _in_readme(root / "README.md", repository, tag),
     }
-    for lesson in LESSONS:
+    for lesson in EVERY:
         path = root / lesson.relative_to(ROOT)
         texts[path] = _in_lesson(path, repository, tag)
     changed = [path for path, text in texts.items() if path.read_text(encoding="utf-8") != text]

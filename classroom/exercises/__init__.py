@@ -1,4 +1,4 @@
-"""Check a reader's answer: right, or which known mistake it is and which hint to open.
+"""Check a reader's answer: right, or which known mistake it is and which hint helps.
 
 An answer is a function, or a value where a card asks for one. A function is run on the card's own example
 and on fresh random cases, and compared with a naive loop. When it differs, it is compared with the mistakes
@@ -17,6 +17,7 @@ from typing import Any, Literal
 from classroom.exercises import label_cards, padding_cards, pipeline_cards
 from classroom.exercises.card import Card, Case, Mistake
 from classroom.exercises.clock import TooLong, call_within
+from classroom.exercises.shown import box, hint, printed_cards
 from classroom.exercises.values import plain, same, short, told
 
 EXERCISES: dict[str, Card] = padding_cards.CARDS | label_cards.CARDS | pipeline_cards.CARDS
@@ -26,18 +27,47 @@ SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the checker says of an answer, in one line."""
+    """What the checker says of an answer, in one line, and the known mistake that it is."""
 
     status: Literal["right", "wrong", "not answered"]
     text: str
+    mistake: Mistake | None = None
+
+
+_right: set[str] = set()
+"""The exercises that are right in this kernel."""
 
 
 def _stub() -> None: ...
 
 
 def check(exercise: str, answer: Any) -> None:
-    """Say in one line whether a reader's answer is right (see `verdict`)."""
-    print(verdict(exercise, answer).text)
+    """Show whether a reader's answer is right (see `verdict`): in a notebook a box, else one line.
+
+    Below a known mistake its hint is unfolded. Where the lessons' texts cannot be found, the line names it.
+    """
+    # Here, since it costs time, and the grader starts many processes and shows nothing.
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.display import display
+
+    found = verdict(exercise, answer)
+    card = printed_cards().get(exercise)
+    said, progress, unfolded = found.text, "", ""
+    if card and found.mistake:
+        unfolded = card.hints.get(found.mistake.hint, "")
+        said = f"✗ Not yet: {found.mistake.says}" if unfolded else said
+    if found.status != "not answered":
+        (_right.add if found.status == "right" else _right.discard)(exercise)
+        progress = _progress(card.lesson) if card else ""
+    display(box(found.status, found.text, said, progress))
+    if unfolded and InteractiveShell.initialized():
+        display(hint(found.mistake.hint, unfolded))
+
+
+def _progress(lesson: str) -> str:
+    """Say how many of a lesson's exercises are right in this kernel."""
+    names = {name for name, card in printed_cards().items() if card.lesson == lesson}
+    return f"Right in this lesson: {len(names & _right)} of {len(names)}."
 
 
 def verdict(exercise: str, answer: Any) -> Verdict:
@@ -155,7 +185,7 @@ def _wrong(text: str) -> Verdict:
 
 
 def _known(mistake: Mistake) -> Verdict:
-    return _wrong(f"{mistake.says} Open the hint “{mistake.hint}”.")
+    return Verdict("wrong", f"✗ Not yet: {mistake.says} Open the hint “{mistake.hint}”.", mistake)
 
 
 def _call(exercise: str, case: Case) -> str:

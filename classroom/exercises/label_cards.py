@@ -172,7 +172,7 @@ CARDS = {
             Mistake(
                 _changed({8: -100, 9: EOS}),
                 "you supervise the pad, and not the end of the answer.",
-                "there are three </s>, which of them counts?",
+                "there are three EOS, which of them counts?",
             ),
             Mistake(
                 _changed({4: 12}),
@@ -187,15 +187,15 @@ CARDS = {
             Mistake(
                 _changed({8: -100}),
                 "a model with these labels never learns to stop.",
-                "there are three </s>, which of them counts?",
+                "there are three EOS, which of them counts?",
             ),
             Mistake(
-                _changed({9: EOS}), "you supervise the pad.", "there are three </s>, which of them counts?"
+                _changed({9: EOS}), "you supervise the pad.", "there are three EOS, which of them counts?"
             ),
             Mistake(
                 _changed({3: EOS}),
                 "the user's end of turn is not the model's to say.",
-                "there are three </s>, which of them counts?",
+                "there are three EOS, which of them counts?",
             ),
         ),
     ),

@@ -11,6 +11,7 @@ import random
 import re
 import textwrap
 import time
+import tomllib
 from collections import deque
 from collections.abc import Collection
 from fractions import Fraction
@@ -23,11 +24,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lessons import LESSONS, cells, printed, read
+from lessons import LESSONS, ROOT, cells, read
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from wrong_answers import WRONG
 
 from classroom import exercises
+from classroom.exercises import shown
 from classroom.exercises.values import plain
 from tinylib.chat import prompt_rows
 from tinylib.padding import pad
@@ -51,7 +53,7 @@ def cards() -> dict[str, SimpleNamespace]:
                     text=text.source,
                     stub=stub.source,
                     answer=answer,
-                    printed=printed(stub),
+                    outputs=stub.outputs,
                     solution=solution,
                     hints=[re.fullmatch('Hint: "(.+)"', title)[1] for title in folded],
                 )
@@ -105,7 +107,9 @@ def test_every_exercise_has_a_card_and_every_lesson_two_to_four() -> None:
 def test_a_card_has_its_form(name: str) -> None:
     card = CARDS[name]
     assert re.search(
-        r"^## Exercise( \d)?: .+\n\n\*Difficulty [1-5] of 5 · \d+ minutes\*$", card.text, re.MULTILINE
+        r"^## Exercise( \d)?: .+\n\n\*Difficulty [1-5] of 5 · importance [1-5] of 5 · \d+ minutes\*$",
+        card.text,
+        re.MULTILINE,
     )
     assert len(card.hints) == len(set(card.hints)) >= 2
     assert card.stub.rstrip().endswith(f'exercises.check("{name}", {card.answer})')
@@ -134,9 +138,10 @@ def test_the_untouched_card_is_not_answered(name: str, capsys: pytest.CaptureFix
     names = definitions(card.lesson).copy()
     capsys.readouterr()
     exec(f"from classroom import exercises\n{card.stub}", names)
-    text = capsys.readouterr().out
+    text = capsys.readouterr().out.rstrip()
     assert text.startswith("Not answered yet")
-    assert card.printed == text
+    (output,) = card.outputs
+    assert output.data == shown.box("not answered", text, text, "")._repr_mimebundle_()
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -165,6 +170,90 @@ def test_a_wrong_answer_is_refused_with_its_hint(name: str, code: str, hint: str
         assert text.endswith(f" Open the hint “{hint}”.")
     else:
         assert "Open the hint" not in text
+
+
+@pytest.fixture
+def notebook(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """What a notebook would show, in all its forms."""
+    outputs: list[dict[str, str]] = []
+    monkeypatch.setattr("IPython.display.display", lambda output: outputs.append(output._repr_mimebundle_()))
+    monkeypatch.setattr("IPython.core.interactiveshell.InteractiveShell.initialized", lambda: True)
+    monkeypatch.setattr(exercises, "_right", set())
+    return outputs
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_below_a_known_mistake_its_hint_is_unfolded(name: str, notebook: list[dict[str, str]]) -> None:
+    code, title = next(answer for answer in WRONG[name] if answer[1])
+    exercises.check(name, written(code))
+    verdict, hint = notebook
+    assert verdict["text/plain"] == said_of_code(name, code)
+    assert "Open the hint" not in verdict["text/html"]
+    assert hint["text/markdown"].startswith(f"> **Hint: “{title}”**\n> \n> ")
+    unfolded = re.sub("^> ?", "", hint["text/markdown"], flags=re.MULTILINE)
+    assert f'Hint: "{title}"</summary>\n\n{unfolded.split("**", 2)[2].strip()}\n' in CARDS[name].text
+
+
+def test_where_the_lessons_are_not_found_the_line_names_the_hint(
+    notebook: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exercises, "printed_cards", dict)
+    exercises.check("safe_rows", lambda lengths: [lengths.index(max(lengths))])
+    (verdict,) = notebook
+    assert "Open the hint “it fails when two rows are the longest”." in verdict["text/html"]
+
+
+def test_the_box_counts_what_is_right_in_this_lesson(notebook: list[dict[str, str]]) -> None:
+    right, letters = EXERCISES["safe_rows"].answer, EXERCISES["garbled_calls"].answer
+    exercises.check("pads_per_row", EXERCISES["pads_per_row"].answer)  # of another lesson
+    for name, answer in [
+        ("garbled_calls", None),
+        ("garbled_calls", letters),
+        ("garbled_calls", letters),
+        ("safe_rows", lambda lengths: 3),
+        ("safe_rows", right),
+        ("garbled_calls", {"C"}),
+    ]:
+        exercises.check(name, answer)
+    counts = [re.findall(r"Right in this lesson: (.+?)\.<", output["text/html"]) for output in notebook]
+    assert counts == [["1 of 1"], [], ["1 of 2"], ["1 of 2"], ["1 of 2"], ["2 of 2"], ["1 of 2"]]
+
+
+def test_a_box_shows_code_and_no_html_of_the_readers(notebook: list[dict[str, str]]) -> None:
+    exercises.check("safe_rows", lambda lengths: "<script>" if lengths[0] == 4 else None)
+    exercises.check("pads_per_row", lambda rows: print(end=""))
+    first, second = [output["text/html"] for output in notebook]
+    assert "&lt;script&gt;" in first
+    assert "<script>" not in first
+    assert "<code>return …</code>" in second
+
+
+def test_a_damaged_lesson_takes_only_its_own_cards_away(tmp_path: Path) -> None:
+    package = tmp_path / "classroom" / "exercises"
+    package.mkdir(parents=True)
+    (tmp_path / "notebooks").mkdir()
+    for lesson, text in zip(LESSONS, ["{", LESSONS[1].read_text(encoding="utf-8"), "[1]"]):
+        (tmp_path / "notebooks" / lesson.name).write_text(text, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shown, "__file__", str(package / "shown.py"))
+        cards = shown.printed_cards.__wrapped__()
+    assert {card.lesson for card in cards.values()} == {LESSONS[1].stem}
+
+
+def test_an_installed_course_brings_the_lessons_of_its_hints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What pyproject.toml installs beside the packages is found by its list of files."""
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"][
+        "data-files"
+    ]
+    ((_, patterns),) = data.items()
+    installed = [path for pattern in patterns for path in sorted(ROOT.glob(pattern))]
+    assert set(LESSONS) <= set(installed)
+    files = [SimpleNamespace(suffix=path.suffix, locate=lambda path=path: path) for path in installed]
+    monkeypatch.setattr(shown, "__file__", str(tmp_path / "site" / "classroom" / "exercises" / "shown.py"))
+    monkeypatch.setattr(shown.metadata, "files", lambda name: files)
+    assert sorted(shown.printed_cards.__wrapped__()) == sorted(EXERCISES)
 
 
 @pytest.mark.parametrize("name", EXERCISES)

@@ -12,7 +12,7 @@ import nbformat
 import publish
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
-from lessons import LESSONS, ROOT, read
+from lessons import EVERY, LESSONS, ROOT, read
 from nbformat import NotebookNode
 
 REPOSITORY, TAG = "https://github.com/someone/silent-bugs", "v1.0"
@@ -23,7 +23,7 @@ def course(tmp_path: Path) -> Path:
     """Copy the files that an address goes into."""
     copy = tmp_path / "course"
     (copy / "notebooks").mkdir(parents=True)
-    for path in [ROOT / "pyproject.toml", ROOT / "README.md", *LESSONS]:
+    for path in [ROOT / "pyproject.toml", ROOT / "README.md", *EVERY]:
         shutil.copyfile(path, copy / path.relative_to(ROOT))
     return copy
 
@@ -46,7 +46,7 @@ def test_the_repository_is_as_publishing_leaves_it(course: Path) -> None:
 
 def test_the_address_goes_everywhere(course: Path) -> None:
     changed = publish.publish(course, REPOSITORY, TAG)
-    assert len(changed) == 2 + len(LESSONS)
+    assert len(changed) == 2 + len(EVERY)
     assert publish.read_address(course) == (REPOSITORY, TAG)
     readme = (course / "README.md").read_text(encoding="utf-8")
     files = "someone/silent-bugs/blob/v1.0/notebooks"
@@ -58,7 +58,7 @@ def test_the_address_goes_everywhere(course: Path) -> None:
         assert f"]({link})" in readme
     installed = f"git+{REPOSITORY}@v1.0"
     assert f"<!-- install, by make publish -->\n```bash\npython -m pip install {installed}\n```\n" in readme
-    for path in LESSONS:
+    for path in EVERY:
         title, first, *_ = lesson(course, path).cells
         colab = f"https://colab.research.google.com/github/{files}/{path.name}"
         assert f"\n\nOpen in [Colab]({colab}) · " in title.source
@@ -224,7 +224,7 @@ def test_where_the_course_is_installed_the_cell_does_nothing(
 @pytest.mark.parametrize("cell", [publish.FIRST_CELL, PUBLISHED], ids=["not published", "published"])
 def test_where_it_does_not_install_the_cell_says_what_to_do(cell: str, empty: Path, shelf: Path) -> None:
     assert run_cell(empty, cell).stderr.splitlines()[-1] == (
-        "ModuleNotFoundError: The course is not installed here. Its README.md says how, under Start."
+        "ModuleNotFoundError: Not installed: see README.md, Start."
     )
 
 
