@@ -55,9 +55,10 @@ test: model
 test-starting: model
 	$(BIN)/python -m pytest -m starting tests/tools/test_starting.py
 
-# The same outputs with all threads, and with the plainest kernels that torch, oneDNN and MKL have.
+# The same outputs with all threads, with one, and with the plainest kernels that torch, oneDNN and MKL have.
 test-portable: model
 	$(PYTEST) notebooks
+	OMP_NUM_THREADS=1 $(PYTEST) notebooks
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE $(PYTEST) notebooks
 
 notebooks: model
