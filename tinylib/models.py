@@ -117,7 +117,7 @@ def _explained(what: str, name: str, source: str) -> Iterator[None]:
             fetch.verify(Path(source))  # a damaged file is named
         hint = "There is no such folder; if it is a hub id, check its spelling and your network."
         if Path(source).is_dir():
-            hint = "The folder must hold config.json, weights and tokenizer.json (see save_pretrained)."
+            hint = "The folder must hold config.json, weights and tokenizer.json of a causal chat model."
         raise RuntimeError(
             f"The {what} of {name!r} could not be loaded: {textwrap.shorten(str(error), 200)}\n"
             f"{hint} {DEFAULT_NAME!r} needs neither folder nor hub (unset TINYLIB_MODEL)."
