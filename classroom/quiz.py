@@ -31,7 +31,7 @@ class Question:
 def questions() -> dict[int, Question]:
     """Read the questions by their numbers; none where the notebook is not found or damaged."""
     found = {}
-    for text in sources("quiz") or []:
+    for text in sources("quiz"):
         if number := QUESTION.match(text):
             reasons = REASON.findall(text)
             right = "".join(letter for letter, mark, _ in reasons if mark == "✓")

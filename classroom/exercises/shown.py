@@ -70,8 +70,8 @@ def hint(title: str, text: str) -> Shown:
 def printed_cards() -> dict[str, Printed]:
     """Read all cards out of the lessons. Of a notebook that is absent or damaged there are none."""
     cards = {}
-    for lesson in sorted(_notebooks()):
-        for card, stub in pairwise(sources(lesson)):
+    for lesson, path in sorted(_notebooks().items()):
+        for card, stub in pairwise(_read(path)):
             for name in CHECKED.findall(stub):
                 cards[name] = Printed(lesson, dict(HINT.findall(card)))
     return cards
@@ -79,8 +79,13 @@ def printed_cards() -> dict[str, Printed]:
 
 def sources(notebook: str) -> list[str]:
     """Return the sources of a notebook's cells, by its name; none if it is absent or damaged."""
+    path = _notebooks().get(notebook)
+    return _read(path) if path else []
+
+
+def _read(path: Path) -> list[str]:
     try:
-        cells = json.loads(_notebooks()[notebook].read_text(encoding="utf-8"))["cells"]
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         return ["".join(cell["source"]) for cell in cells]
     except (OSError, ValueError, KeyError, TypeError):
         return []

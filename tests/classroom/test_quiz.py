@@ -33,7 +33,7 @@ def test_there_are_ten_questions_that_are_asked_in_class_too() -> None:
     assert code == [*(f"quiz.answer({number}, ...)" for number in NUMBERS), "quiz.score()"]
 
 
-def test_each_lesson_has_a_question_and_each_letter_is_right_sometimes() -> None:
+def test_each_lesson_from_01_on_has_a_question_and_each_letter_is_right_sometimes() -> None:
     found = quiz.questions().values()
     assert {question.lesson for question in found} == {path.stem[:2] for path in LESSONS[1:]}
     for text, question in zip(QUESTIONS, found):
