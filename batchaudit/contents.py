@@ -191,7 +191,8 @@ def _boundaries(facts: Facts) -> Iterator[Hit]:
             elif turn.end and not learned[list(turn.end)].any():
                 end_of_turn[row, list(turn.end)] = True
         # Where each turn begins with a BOS, nobody can tell turns of one conversation from several.
-        for answer in silent if spoken and not facts.template.starts_each_time else ():
+        one_chat = not (facts.template.starts_each_time or reading.forged)
+        for answer in silent if spoken and one_chat else ():
             some[row, answer.start : answer.stop] = True
         for unknown in (*reading.unread, *_before_the_turns(facts, row)):
             outside[unknown.start : unknown.stop] = False

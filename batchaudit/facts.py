@@ -162,21 +162,26 @@ class Facts:
         longest = int(places.max())
         # Every row ends with one, the longest with just that one: no collator pads the longest row, unless to
         # a multiple. So the texts have an end.
-        tight = int(counts.min()) == 1 and self.seq % 8 != 0
         everywhere = int(counts.min()) >= 1
+        tight = int(counts.min()) == 1 and self.seq % 8 != 0
+        after_first = last & (torch.arange(self.seq) > places[:, None])
+        one_learned = not (self.learned[:, : self.seq] & after_first).any()  # else all of the padding is
+        closing = self.template is not None and self.pad_id in self.template.ends_of_last
+        shown_somewhere = mask is not None and bool((mask & last).any())
         for row, place in enumerate(places.tolist()):
             if not 0 < place < self.seq or (positions is not None and positions[row, place] == 0):
                 continue  # none; or the collator filled up a packed row
             shown = None if mask is None else bool(mask[row, place])
-            learned = bool(self.learned[row, place])
+            learned = one_learned and bool(self.learned[row, place])
             turns = self._read(row, 0, place).turns if self.template else []
-            if not turns:  # a mask is believed, unless labels and the longest row are both against it
-                text = shown or tight and (learned or shown is None) or (shown is None and learned)
-            elif turns[-1].end or self.purpose == "generate":  # an EOS of the pipeline's own, after each text
+            if turns and not turns[-1].end and closing:
+                # The template's own end, unless the row was cut: other rows then show theirs.
+                text = shown is not False or learned or (place < longest and not shown_somewhere)
+            elif turns or self.purpose == "generate":  # an EOS of the pipeline's own, after each text
                 text = everywhere and (shown or ((tight or shown is None) and learned)
                                        or (shown is None and (tight or self.purpose == "generate")))  # fmt: skip
-            else:  # the template's own end, unless the row was cut: then it is as long as any
-                text = shown is not False or learned or place < longest
+            else:  # a mask is believed, unless labels and the longest row are both against it
+                text = shown or tight and (learned or shown is None) or (shown is None and learned)
             found[row, place] = bool(text)
         return found
 

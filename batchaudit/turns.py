@@ -7,7 +7,7 @@ back to exactly their roles, answers and ends. A template that does not pass thi
 """
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
@@ -231,7 +231,7 @@ class Template:
                 if not text.strip() and before != _START:
                     raise ValueError("its chat template writes nothing before a turn")
                 close = {
-                    "assistant": lambda text: _closing(text, self._end, whole=True),
+                    "assistant": lambda text: _closing(text, self._end, whole=True) or _closing(text, asked),
                     "user": lambda text: _closing(text, asked),
                     "system": lambda text: min(_closing(text, asked), _closing(text, self._end), key=len),
                     "tool": lambda text: _closing(text, asked),
@@ -355,16 +355,19 @@ class Template:
         def token(place: int) -> int:
             return bisect_right(starts, place) - 1 if place < len(text) else len(ids)
 
+        def after(place: int) -> int:
+            return bisect_left(starts, place, hi=len(ids))
+
         for segment, following in zip(segments, [*segments[1:], None]):
-            start, latest, stop = token(segment.start), token(segment.latest), token(segment.stop)
+            start, latest, stop = token(segment.start), token(segment.latest), after(segment.stop)
             # A token that began before the words do, if by more than a space, holds the header's end.
             shared = segment.latest < len(text) and starts[latest] < segment.latest
             shared = shared and text[segment.latest - 1] != " "
-            close = range(token(segment.until), min(token(segment.until + len(segment.close)), len(ids)))
-            end = tuple(i for i in close if pieces[i].strip() and starts[i] >= segment.until)
+            close = range(after(segment.until), after(segment.until + len(segment.close)))
+            end = tuple(i for i in close if pieces[i].strip())
             words = text[segment.latest : segment.until]
             turn = Turn(
-                segment.role, token(segment.opens), start, latest + shared, end if segment.close else (), stop,
+                segment.role, token(segment.opens), start, latest + shared, end, stop,
                 following is not None, not words,
             )  # fmt: skip
             reading.turns.append(turn)
