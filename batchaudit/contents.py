@@ -115,9 +115,11 @@ def _prompts(facts: Facts) -> Iterator[Hit]:
 
 def _chat(facts: Facts) -> Iterator[Hit]:
     bos = facts.special("bos")
-    if bos is not None and bos not in facts.ends | {facts.pad_id}:
+    meant = facts.template is not None and facts.template.writes_two_bos
+    if bos is not None and not meant and bos not in facts.ends | {facts.pad_id}:
         twice = torch.zeros_like(facts.real)
         twice[:, 1:] = (facts.ids[:, 1:] == bos) & (facts.ids[:, :-1] == bos)
+        twice[:, 1:] &= facts.real[:, :-1]
         yield Hit("chat.two_bos", twice & facts.real)
     yield Hit("chat.bos_inside", facts.bos_inside)
     yield Hit("chat.forged_turn", facts.forged)

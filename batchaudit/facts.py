@@ -88,6 +88,9 @@ class Facts:
         last = (self.real * torch.arange(1, self.seq + 1)).amax(dim=1)  # one after the last real token
         after = (places >= last[:, None]) & (places < (last + shift.clamp(min=0))[:, None])
         self.beyond = self.learned & after & (self._named != self.tokens)
+        if self.pad_id in self.ends:  # the same token as the text's own end, unless that came before it
+            ended = (self.tokens.roll(1, dims=1) == self.pad_id) & (places == last[:, None])
+            self.beyond |= self.learned & after & ~ended
         self.tokens = torch.where(self.beyond, self._named, self.tokens)
         wrong = (self._named != IGNORE_INDEX) & (self._named != self.tokens) & (self.tokens >= 0)
         wrong &= self._unfit[:, None] if self.offset is None else True
@@ -174,7 +177,10 @@ class Facts:
             shown = None if mask is None else bool(mask[row, place])
             learned = one_learned and bool(self.learned[row, place])
             turns = self._read(row, 0, place).turns if self.template else []
-            if turns and not turns[-1].end and closing:
+            shifted = self.offset is not None and int(self.offset[row]) > 0
+            if shown is False and shifted:
+                text = False  # what is learned there may be the end of a text that was cut before it was padded
+            elif turns and not turns[-1].end and closing:
                 # The template's own end, unless the row was cut: other rows then show theirs.
                 text = shown is not False or learned or (place < longest and not shown_somewhere)
             elif turns or self.purpose == "generate":  # an EOS of the pipeline's own, after each text
@@ -254,7 +260,8 @@ class Facts:
         plain text not after an EOS either, nor where all is learned: so documents are joined.
         """
         bos = self.special("bos")
-        if bos is None or bos in self.ends | {self.pad_id}:
+        of_headers = self.template is not None and self.template.begins_with_bos
+        if bos is None or of_headers or bos in self.ends | {self.pad_id}:
             return torch.zeros_like(self.real)
         found = (self.ids == bos) & self.real & (self.real.cumsum(dim=1) > 1) & ~self.starts
         found[:, 1:] &= self.ids[:, :-1] != bos
@@ -262,12 +269,15 @@ class Facts:
             if self.readings[row].turns:
                 for joint in self.readings[row].joints:
                     found[row, joint.start : joint.stop] = False
-            else:
-                text = self.real[row].nonzero().flatten()[1:]
-                after_end = torch.isin(self.ids[row, :-1], torch.tensor(sorted(self.ends)))
-                found[row, 1:] &= ~after_end
-                if self.labels is None or self.learned[row, text].all() or not self.learned[row].any():
-                    found[row] = False
+                continue
+            text = self.real[row].nonzero().flatten().tolist()
+            if self.labels is None or self.learned[row, text[1:]].all() or not self.learned[row].any():
+                found[row] = False
+                continue
+            for place in found[row].nonzero().flatten().tolist():
+                before = self.ids[row, text[0] : place].tolist()
+                words = [i for i, word in zip(before, self.tokenizer.convert_ids_to_tokens(before)) if word.strip("Ċ▁Ġ")]
+                found[row, place] = not words or words[-1] not in self.ends
         return found & ~self.unmarked_starts
 
     @cached_property

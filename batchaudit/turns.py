@@ -112,6 +112,8 @@ class Template:
     Attributes:
         ends: The ids of special tokens with which it ends an answer.
         ends_of_last: Of those that it writes after the last one.
+        writes_two_bos: Whether a chat begins with two BOS by its own doing.
+        begins_with_bos: Whether the BOS is what every header begins with, as in ChatML.
         starts_each_time: Whether each of a user's turns begins with a BOS, as if it began another text.
         frame: Of all that it writes, but for a BOS at the beginning.
         ends_last: Whether anything ends the last answer.
@@ -153,6 +155,9 @@ class Template:
         joints.sort(key=lambda j: (j.before == _START, len(j.close + j.opening + j.slack)), reverse=True)
         self._groups = joints
         self._pattern = re.compile("|".join(f"({self._regex(joint)})" for joint in joints))
+        bos = self._letters.get(tokenizer.bos_token_id, "")
+        self.writes_two_bos = bool(bos) and any(2 * bos in joint.opening for joint in self.joints)
+        self.begins_with_bos = not self._bos and bool(bos)
         self.starts_each_time = bool(self._bos) and any(
             self._bos in joint.close + joint.opening for joint in self.joints if joint.before == "assistant"
         )
@@ -320,9 +325,13 @@ class Template:
                     continue
                 if joint.before == "thought":
                     continue
-            if joint.before == "assistant" and not text[match.end() :].strip():
-                if match[0].strip() == self._end.strip():
-                    break  # one mark ends an answer, and announces the next turn if there is one
+            ends = current is not None and current.role == joint.before == "assistant"
+            if ends and not text[match.end() :].strip():
+                # Nothing follows: then it only ends the answer. In some templates one mark does both.
+                closed = match.end(place + 1) if joint.close.strip() else match.end()
+                self._end_segment(current, text, match.start(), closed, None)
+                yield current
+                return
             if current is not None:
                 self._end_segment(current, text, match.start(), match.end(place + 1), joint)
                 yield current

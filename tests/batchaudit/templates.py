@@ -48,7 +48,7 @@ def row(tokenizer: PreTrainedTokenizerBase, turns: int, system: bool) -> dict[st
         at = start + len(answered)
         mark = re.match(r"\s*(<[^<>]+>)", text[at:])
         # What a template may write before the words, and leave to the model: a thought, a channel.
-        before = re.search(r"<think>|<\|channel\|>", text[text.rindex(asked, 0, start) : start])
+        before = re.search(r"<think>|<\|channel\|>| to=", text[text.rindex(asked, 0, start) : start])
         opens = text.rindex(asked, 0, start) + before.start() if before else start
         spans.append((opens, start, at, at + mark.end() if mark else at))
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
