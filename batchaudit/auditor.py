@@ -1,9 +1,8 @@
 """The audit itself: read each batch, ask the model about the first, and tell what was found."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
-from weakref import WeakKeyDictionary
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -14,9 +13,16 @@ from batchaudit.contents import Hit
 from batchaudit.facts import Facts, Purpose
 from batchaudit.report import FAULTS, Finding, Report, table_of, texts_of
 from batchaudit.sources import (
-    Refused, as_called, check_arguments, first_batches, is_trainer, rectangles, splits_its_model, tokenizer_of,
+    Refused,
+    as_called,
+    check_arguments,
+    first_batches,
+    is_trainer,
+    rectangles,
+    splits_its_model,
+    tokenizer_of,
 )  # fmt: skip
-from batchaudit.turns import Template
+from batchaudit.turns import read_template
 from tinylib import show
 from tinylib.labels import IGNORE_INDEX
 
@@ -106,7 +112,9 @@ class _Audit:
         self.report = Report([])
         self.ignored: int | None = None  # what this loss leaves out in place of -100
         self.by_loss: int | None = None
-        self.keeps_apart: bool | None = None  # whether the model keeps unmarked samples apart, if it was asked
+        self.keeps_apart: bool | None = (
+            None  # whether the model keeps unmarked samples apart, if it was asked
+        )
 
     def of(self, several: list[Any]) -> Report:
         """Audit these batches; the model and the loss are asked about the first."""
@@ -149,7 +157,9 @@ class _Audit:
             self.ignored = index = strange[0]
             self.report.checked.append(f"that the loss leaves out labels that are {index}")
             if (given := self.loss) is not None:
-                self.loss = lambda logits, labels: given(logits, labels.masked_fill(labels == IGNORE_INDEX, index))
+                self.loss = lambda logits, labels: given(
+                    logits, labels.masked_fill(labels == IGNORE_INDEX, index)
+                )
         return replace(batch, labels=batch.labels.masked_fill(batch.labels == self.ignored, IGNORE_INDEX))
 
     def _ask(
@@ -163,7 +173,9 @@ class _Audit:
             report.not_checked[seen] = "there is no model"
             hits = list(contents.unmasked(facts))
         elif self.trainer is not None and splits_its_model(self.trainer):
-            report.not_checked[seen] = "its parts lie in several processes; audit a batch with the whole model"
+            report.not_checked[seen] = (
+                "its parts lie in several processes; audit a batch with the whole model"
+            )
         else:
             rows = behaviour.choose_rows(facts)
             call = facts.batch.part(rows)
@@ -180,7 +192,9 @@ class _Audit:
                 report.checked += probe.checked
                 report.not_checked |= probe.not_checked
                 if len(rows) < facts.rows:
-                    report.not_checked["what the model sees in all rows"] = f"it was run on {len(rows)} of them"
+                    report.not_checked["what the model sees in all rows"] = (
+                        f"it was run on {len(rows)} of them"
+                    )
         return probe, value, hits + list(self._of_the_checkpoint(facts))
 
     def _of_the_checkpoint(self, facts: Facts) -> Iterator[Hit]:
@@ -189,10 +203,14 @@ class _Audit:
             config = getattr(self.model, "generation_config", None)
             for code, detail in checkpoint.generation(config, self.tokenizer, self.template):
                 yield Hit(code, facts.real, detail)
-        elif any(facts.turns) and (detail := checkpoint.untrained(self.model, self.template)):
-            yield Hit("embeddings.untrained", facts.real, detail)
+        elif any(facts.turns):
+            weight, frozen = checkpoint.embeddings_in(self.model)
+            if detail := checkpoint.untrained(weight, self.template, frozen):
+                yield Hit("embeddings.untrained", facts.real, detail)
 
-    def _put_to_the_model(self, facts: Facts, probe: behaviour.Probe | None, hits: list[Hit]) -> Iterator[Hit]:
+    def _put_to_the_model(
+        self, facts: Facts, probe: behaviour.Probe | None, hits: list[Hit]
+    ) -> Iterator[Hit]:
         """Pass on what the data show, unless the model refutes it: it may keep samples apart by other means."""
         code, unknown = "packing.positions_run_on", "whether samples in one row see each other"
         for hit in hits:
@@ -203,10 +221,14 @@ class _Audit:
                 moved, most = behaviour.neighbours(probe, facts.unmarked_starts[probe.rows])
                 self.report.checked.append("that packed samples do not see each other")
                 self.keeps_apart = not moved.any()
-                hit = hit._replace(detail=f"changing one sample moved the next one's logits by up to {most:.2g}")
+                hit = hit._replace(
+                    detail=f"changing one sample moved the next one's logits by up to {most:.2g}"
+                )
             others = [name for name in facts.batch.inputs if _may_tell_samples_apart(name, facts)]
             if self.keeps_apart is None and others:
-                self.report.not_checked[unknown] = f"there is {', '.join(others)}, and no model to ask what it does"
+                self.report.not_checked[unknown] = (
+                    f"there is {', '.join(others)}, and no model to ask what it does"
+                )
             elif not self.keeps_apart:
                 yield hit
 
@@ -259,7 +281,9 @@ class _Audit:
         if facts.out_of_vocabulary.any():
             report.not_checked["everything else"] = "ids outside the vocabulary stand for nothing"
             return
-        checked = ["ids"] + ["mask"] * (facts.batch.mask is not None) + ["padding"] * (facts.tokenizer is not None)
+        checked = (
+            ["ids"] + ["mask"] * (facts.batch.mask is not None) + ["padding"] * (facts.tokenizer is not None)
+        )
         checked += ["labels"] * (facts.labels is not None)
         if facts.tokenizer is None:
             report.not_checked["padding that no mask hides, ends of text, BOS"] = "there is no tokenizer"
@@ -269,13 +293,17 @@ class _Audit:
         unread = [row for row, reading in enumerate(facts.readings) if reading.unread]
         unread += [row for row, found in enumerate(facts.turns) if not found]
         if not any(facts.turns):
-            why = "no row has a turn as the chat template writes it" if facts.template else self.why_no_template
+            why = (
+                "no row has a turn as the chat template writes it" if facts.template else self.why_no_template
+            )
             report.not_checked[turns] = why
         else:
             checked.append(turns)
             report.not_checked["words that spell out a whole turn"] = "in token ids they look like a real one"
             if unread:
-                report.not_checked[f"{turns} in all rows"] = "some are not written as the chat template does it"
+                report.not_checked[f"{turns} in all rows"] = (
+                    "some are not written as the chat template does it"
+                )
         if facts.joined:
             report.not_checked["whether a row holds several samples, which must not see each other"] = (
                 "without a known template they look like turns of one"
@@ -335,22 +363,6 @@ def _which_tokens(facts: Facts, code: str, places: dict[int, list[int]]) -> str:
     more = " …" if len(columns) > len(tokens) else ""
     text = f"{sum(map(len, places.values()))} tokens; in row {row}: {' '.join(tokens)}{more}"
     return text + (f" (each named by the label {shift} column before it)" if shift == 1 else "")
-
-
-_READ: "WeakKeyDictionary[PreTrainedTokenizerBase, tuple[Any, Template | None, str]]" = WeakKeyDictionary()
-
-
-def read_template(tokenizer: PreTrainedTokenizerBase | None) -> tuple[Template | None, str]:
-    """Read what a chat template writes, once for each tokenizer as it is; without one, say why."""
-    if tokenizer is None:
-        return None, "there is no tokenizer"
-    state = (str(tokenizer.chat_template), len(tokenizer), str(tokenizer.special_tokens_map))
-    if tokenizer not in _READ or _READ[tokenizer][0] != state:
-        try:
-            _READ[tokenizer] = state, Template(tokenizer), ""
-        except ValueError as error:
-            _READ[tokenizer] = state, None, str(error)
-    return _READ[tokenizer][1:]
 
 
 def _vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase | None) -> int | None:

@@ -100,9 +100,17 @@ def _what_it_is(batch: Any) -> str:
     takes = "audit() takes what model(**batch) is called with: a mapping that has input_ids"
     if isinstance(batch, tuple | list):
         return f"This is a {type(batch).__name__} of {len(batch)}. {takes}: {{'input_ids': x, 'labels': y}}."
-    if hasattr(batch, "__getitem__") and hasattr(batch, "__len__") and not isinstance(batch, torch.Tensor | str):
-        return f"This is a {type(batch).__name__}; of a data set give a DataLoader with its collator. {takes}."
-    return f"{takes}; a data loader or a list of such batches; or a Trainer. This is a {type(batch).__name__}."
+    if (
+        hasattr(batch, "__getitem__")
+        and hasattr(batch, "__len__")
+        and not isinstance(batch, torch.Tensor | str)
+    ):
+        return (
+            f"This is a {type(batch).__name__}; of a data set give a DataLoader with its collator. {takes}."
+        )
+    return (
+        f"{takes}; a data loader or a list of such batches; or a Trainer. This is a {type(batch).__name__}."
+    )
 
 
 def _other_labels(inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -110,7 +118,9 @@ def _other_labels(inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     for name in LEARNED_MASKS:
         if inputs.get(name) is not None:
             _check_shape(name, torch.as_tensor(inputs[name]), inputs["input_ids"])
-            return {"labels": inputs["input_ids"].masked_fill(torch.as_tensor(inputs[name]) == 0, IGNORE_INDEX)}
+            return {
+                "labels": inputs["input_ids"].masked_fill(torch.as_tensor(inputs[name]) == 0, IGNORE_INDEX)
+            }
     for name in inputs:
         if name == "y" or any(word in str(name).lower() for word in ("label", "target")):
             raise ValueError(f"The batch has no labels, but {name!r}: if they are the labels, rename them.")
@@ -124,7 +134,11 @@ def _tensor(name: str, value: Any) -> Any:
     if name in ("input_ids", "attention_mask", "position_ids", "labels", *LEARNED_MASKS):
         if isinstance(value, list | tuple):
             try:
-                return torch.stack(list(value)) if isinstance(next(iter(value), 0), torch.Tensor) else torch.tensor(value)
+                return (
+                    torch.stack(list(value))
+                    if isinstance(next(iter(value), 0), torch.Tensor)
+                    else torch.tensor(value)
+                )
             except (ValueError, TypeError, RuntimeError) as error:
                 raise ValueError(
                     f"{name} are lists of different lengths, or not of numbers ({error}). Audit the batch "

@@ -19,7 +19,7 @@ from batchaudit.batch import Batch
 from batchaudit.contents import Hit
 from batchaudit.facts import Facts
 from batchaudit.offsets import OFFSETS, loss_offset
-from batchaudit.sources import Refused, refusals
+from batchaudit.sources import refusals
 from tinylib.labels import IGNORE_INDEX
 from tinylib.padding import position_ids
 from tinylib.quiet import library_warnings
@@ -303,7 +303,8 @@ def _generated(probe: Probe, before_text: torch.Tensor, found: set[str]) -> Iter
     if hasattr(probe.model, "generate"):
         logits, first = probe.generated()
         longer = {
-            name: torch.cat([value, value[:, -1:] + (name == "position_ids")], dim=1) for name, value in proper.items()
+            name: torch.cat([value, value[:, -1:] + (name == "position_ids")], dim=1)
+            for name, value in proper.items()
         }
         ids = torch.cat([probe.inputs["input_ids"].cpu(), first.cpu()], dim=1)
         right = probe.last_two(input_ids=ids, **longer)

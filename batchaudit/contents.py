@@ -110,7 +110,9 @@ def _prompts(facts: Facts) -> Iterator[Hit]:
     where = torch.zeros_like(facts.real)
     for row in sorted(row for rows in why.values() for row in rows):
         where[row, last[row] - 1] = True
-    yield Hit("prompt.not_open", where, "; ".join(f"{reason} (row {rows[0]})" for reason, rows in why.items()))
+    yield Hit(
+        "prompt.not_open", where, "; ".join(f"{reason} (row {rows[0]})" for reason, rows in why.items())
+    )
 
 
 def _chat(facts: Facts) -> Iterator[Hit]:

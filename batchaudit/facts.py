@@ -179,7 +179,9 @@ class Facts:
             turns = self._read(row, 0, place).turns if self.template else []
             shifted = self.offset is not None and int(self.offset[row]) > 0
             if shown is False and shifted:
-                text = False  # what is learned there may be the end of a text that was cut before it was padded
+                text = (
+                    False  # what is learned there may be the end of a text that was cut before it was padded
+                )
             elif turns and not turns[-1].end and closing:
                 # The template's own end, unless the row was cut: other rows then show theirs.
                 text = shown is not False or learned or (place < longest and not shown_somewhere)
@@ -187,7 +189,7 @@ class Facts:
                 text = everywhere and (shown or ((tight or shown is None) and learned)
                                        or (shown is None and (tight or self.purpose == "generate")))  # fmt: skip
             else:  # a mask is believed, unless labels and the longest row are both against it
-                text = shown or tight and (learned or shown is None) or (shown is None and learned)
+                text = shown or (tight and (learned or shown is None)) or (shown is None and learned)
             found[row, place] = bool(text)
         return found
 
@@ -276,7 +278,11 @@ class Facts:
                 continue
             for place in found[row].nonzero().flatten().tolist():
                 before = self.ids[row, text[0] : place].tolist()
-                words = [i for i, word in zip(before, self.tokenizer.convert_ids_to_tokens(before)) if word.strip("Ċ▁Ġ")]
+                words = [
+                    i
+                    for i, word in zip(before, self.tokenizer.convert_ids_to_tokens(before))
+                    if word.strip("Ċ▁Ġ")
+                ]
                 found[row, place] = not words or words[-1] not in self.ends
         return found & ~self.unmarked_starts
 
@@ -312,7 +318,9 @@ def _run(true: torch.Tensor, from_the_end: bool = False) -> torch.Tensor:
     return true.long().cumprod(dim=1).bool()
 
 
-def _offsets(ids: torch.Tensor, labels: torch.Tensor, edges: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
+def _offsets(
+    ids: torch.Tensor, labels: torch.Tensor, edges: torch.Tensor
+) -> tuple[torch.Tensor | None, torch.Tensor]:
     """Tell for each row which token its labels hold at position i: token i + offset.
 
     Args:

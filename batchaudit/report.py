@@ -173,7 +173,10 @@ class Report:
             note = "Note: " if finding.severity == "note" else ""
             what = textwrap.fill(f"{number}. {note}{finding.what}", WIDTH, subsequent_indent="   ")
             place = textwrap.fill(
-                f"[{finding.code}] {self._place(finding)}", WIDTH, initial_indent="   ", subsequent_indent="   "
+                f"[{finding.code}] {self._place(finding)}",
+                WIDTH,
+                initial_indent="   ",
+                subsequent_indent="   ",
             )
             lines = [what, place, ""]
             lines += [f"   {line}" for line in finding.grid.splitlines()] + [""] * bool(finding.grid)
@@ -289,7 +292,9 @@ def table_of(
         for name, tensor in tensors.items():
             values = tensor[row, shown.start : shown.stop].tolist()
             table[f"row {row}" if name == "input_ids" else name] = [
-                _shortened(show.token_string(tokenizer, value)) if name in ("input_ids", "labels") else str(value)
+                _shortened(show.token_string(tokenizer, value))
+                if name in ("input_ids", "labels")
+                else str(value)
                 for value in values
             ]
         table["problem"] = ["▲" if column in columns else "" for column in shown]

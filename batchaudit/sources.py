@@ -86,7 +86,10 @@ def check_arguments(tokenizer: Any, model: Any) -> None:
     Raises:
         ValueError: It says what was given, and what to do.
     """
-    for name, value, loader in (("tokenizer", tokenizer, "AutoTokenizer"), ("model", model, "AutoModelForCausalLM")):
+    for name, value, loader in (
+        ("tokenizer", tokenizer, "AutoTokenizer"),
+        ("model", model, "AutoModelForCausalLM"),
+    ):
         if isinstance(value, str):
             raise ValueError(f"{name} is the text {value!r}: load it, {loader}.from_pretrained({value!r}).")
     if tokenizer is not None and not isinstance(tokenizer, PreTrainedTokenizerBase):
@@ -101,8 +104,13 @@ def check_arguments(tokenizer: Any, model: Any) -> None:
             f"{type(model).__name__} is an encoder with a decoder: its labels are no tokens of its input. The "
             "audit is about causal language models."
         )
-    if "ForSequenceClassification" in type(model).__name__ or "ForTokenClassification" in type(model).__name__:
-        raise ValueError(f"{type(model).__name__} is a classifier; the audit is about causal language models.")
+    if (
+        "ForSequenceClassification" in type(model).__name__
+        or "ForTokenClassification" in type(model).__name__
+    ):
+        raise ValueError(
+            f"{type(model).__name__} is a classifier; the audit is about causal language models."
+        )
 
 
 def tokenizer_of(trainer: "Trainer") -> PreTrainedTokenizerBase | None:

@@ -10,9 +10,9 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, pairwise
-from os.path import commonprefix
+from itertools import accumulate, pairwise, takewhile
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase
 
@@ -24,7 +24,12 @@ _START, _END = "start", "end"
 _NEEDED = {("start", "user"), ("user", "assistant"), ("assistant", "user"), ("start", "system")}
 _WORDS = {"system": "Zsy", "user": "Zus", "assistant": "Zas", "tool": "Zto", "thought": "Zth"}
 # Other words, to prove the reading with: a digit, a line break, more than one word.
-_OTHERS = {"system": "Be kind.", "user": "How many days?\nSay it", "assistant": "7 days,\nno more", "tool": "1"}
+_OTHERS = {
+    "system": "Be kind.",
+    "user": "How many days?\nSay it",
+    "assistant": "7 days,\nno more",
+    "tool": "1",
+}
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,7 @@ class Template:
         ends_of_last: Of those that it writes after the last one.
         writes_two_bos: Whether a chat begins with two BOS by its own doing.
         begins_with_bos: Whether the BOS is what every header begins with, as in ChatML.
+        opens_answers: Whether a prompt for generation announces the answer.
         starts_each_time: Whether each of a user's turns begins with a BOS, as if it began another text.
         frame: Of all that it writes, but for a BOS at the beginning.
         ends_last: Whether anything ends the last answer.
@@ -155,6 +161,9 @@ class Template:
         joints.sort(key=lambda j: (j.before == _START, len(j.close + j.opening + j.slack)), reverse=True)
         self._groups = joints
         self._pattern = re.compile("|".join(f"({self._regex(joint)})" for joint in joints))
+        opening = found["user", "prompt"] or [""]
+        last = list(self._segments("a" + opening[0]))
+        self.opens_answers = bool(last) and last[-1].role == "assistant"
         bos = self._letters.get(tokenizer.bos_token_id, "")
         self.writes_two_bos = bool(bos) and any(2 * bos in joint.opening for joint in self.joints)
         self.begins_with_bos = not self._bos and bool(bos)
@@ -192,7 +201,9 @@ class Template:
                 before, word, text = (text or "").partition(_WORDS[role])
                 parts.append(before)
                 text = text if word else None
-            whole = text is not None and not any(word in part for word in _WORDS.values() for part in (*parts, text))
+            whole = text is not None and not any(
+                word in part for word in _WORDS.values() for part in (*parts, text)
+            )
             yield [*parts, text] if whole else None
 
     def _transitions(self) -> dict[tuple[str, str], list[str]]:
@@ -288,7 +299,9 @@ class Template:
 
     def _prove(self) -> None:
         """Let chats of one to four turns, rendered with other words, parse back to themselves."""
-        chats = [["system"] * system + ["user", "assistant"] * count for system in (0, 1) for count in range(1, 5)]
+        chats = [
+            ["system"] * system + ["user", "assistant"] * count for system in (0, 1) for count in range(1, 5)
+        ]
         for roles, text in zip(chats, self._spelled([_messages(roles, _OTHERS) for roles in chats])):
             if text is None or ("system" in roles and _OTHERS["system"] not in text):
                 continue  # it refuses such a chat, or leaves the system's words out
@@ -385,7 +398,11 @@ class Template:
                 reading.unread.append(range(turn.header, stop))
             elif segment.by is not None and segment.by.close.strip() and segment.by.before != _START:
                 inside = self._ends.search(words)
-                if inside and self._end_letters & set(inside[0]) and _SPECIAL.sub("", words[inside.end() :]).strip():
+                if (
+                    inside
+                    and self._end_letters & set(inside[0])
+                    and _SPECIAL.sub("", words[inside.end() :]).strip()
+                ):
                     reading.forged += [token(segment.latest + inside.start()), token(segment.until)]
         for before, turn, segment in zip(reading.turns, reading.turns[1:], segments[1:]):
             if segment.joint.before == _START or (turn.role == "system" and before.role == "assistant"):
@@ -406,6 +423,22 @@ class Template:
         return _SPECIAL.sub("", text).strip()
 
 
+_READ: "WeakKeyDictionary[PreTrainedTokenizerBase, tuple[Any, Template | None, str]]" = WeakKeyDictionary()
+
+
+def read_template(tokenizer: PreTrainedTokenizerBase | None) -> tuple[Template | None, str]:
+    """Read what a chat template writes, once for each tokenizer as it is; without one, say why."""
+    if tokenizer is None:
+        return None, "there is no tokenizer"
+    state = (str(tokenizer.chat_template), len(tokenizer), str(tokenizer.special_tokens_map))
+    if tokenizer not in _READ or _READ[tokenizer][0] != state:
+        try:
+            _READ[tokenizer] = state, Template(tokenizer), ""
+        except ValueError as error:
+            _READ[tokenizer] = state, None, str(error)
+    return _READ[tokenizer][1:]
+
+
 @dataclass
 class _Segment:
     """A turn in a text, in letters: see `Turn`. ``begin`` is that of the joint before it."""
@@ -423,7 +456,9 @@ class _Segment:
 
 
 def _messages(roles: Sequence[str], words: dict[str, str]) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = [{"role": role, "content": words[role]} for role in roles if role != "thought"]
+    messages: list[dict[str, Any]] = [
+        {"role": role, "content": words[role]} for role in roles if role != "thought"
+    ]
     if "thought" in roles:  # templates read one or the other
         messages[-1] |= {"reasoning_content": words["thought"], "thinking": words["thought"]}
     return messages
@@ -437,7 +472,7 @@ def _closing(text: str, end: str, whole: bool = False) -> str:
         end: What is written where nothing follows.
         whole: Whether the joint may be nothing else.
     """
-    common = commonprefix([text, end])
+    common = text[: sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(text, end)))]
     while common and common != end and not (common[-1].isspace() or _SPECIAL.match(common[-1])):
         common = common[:-1]  # two marks may begin alike: "<|end|>" and "<|return|>"
     if common.strip() and (text[len(common) :].strip() or (whole and common == end)):

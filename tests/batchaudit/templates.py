@@ -72,7 +72,9 @@ def labelled(one: dict[str, Any], ends: bool) -> list[int]:
     return [token if i in learned else IGNORE_INDEX for i, token in enumerate(one["ids"])]
 
 
-def batch(tokenizer: PreTrainedTokenizerBase, ids: list[list[int]], labels: list[list[int]]) -> dict[str, Any]:
+def batch(
+    tokenizer: PreTrainedTokenizerBase, ids: list[list[int]], labels: list[list[int]]
+) -> dict[str, Any]:
     width = max(map(len, ids)) + 1
     width += width % 2 == 0  # every row is padded
     pads = [width - len(row) for row in ids]
@@ -123,8 +125,10 @@ def planted(tokenizer: PreTrainedTokenizerBase, name: str) -> Iterator[tuple[str
         longest = max(every, key=lambda i: len(ids[i]))
         cut = made[longest]["answers"][-1][0][-1]
         short = [row[:cut] if i == longest else row for i, row in enumerate(ids)]
-        yield "labels.end_cut_off", [longest], batch(
-            tokenizer, short, [row[:cut] if i == longest else row for i, row in enumerate(good)]
+        yield (
+            "labels.end_cut_off",
+            [longest],
+            batch(tokenizer, short, [row[:cut] if i == longest else row for i, row in enumerate(good)]),
         )
     padded = batch(tokenizer, ids, good)
     padded["labels"][padded["attention_mask"] == 0] = tokenizer.pad_token_id
