@@ -48,13 +48,14 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--model", metavar="FOLDER", required=True, help="where the tokenizer is")
     one.add_argument("--max-length", type=int, metavar="TOKENS", help="the length at which rows are cut")
     for name, what, argument in (
-        ("batches", "batches that were saved", "FILE"), ("loader", "what a function of yours returns", "MODULE:FUNCTION")
+        ("batches", "batches that were saved", "FILE"),
+        ("loader", "what a function of yours returns", "MODULE:FUNCTION"),
     ):  # fmt: skip
         one = commands.add_parser(name, help=what, **options)
         hint = {
-            "batches": ".pt (a batch, or a list of them), or JSONL with input_ids, labels, attention_mask: each "
-            "line a batch, or one row",
-            "loader": "it is called without arguments, and returns a data loader, a list of batches or a Trainer",
+            "batches": ".pt (a batch, or a list of them), or JSONL with input_ids, labels, attention_mask: "
+            "each line a batch, or one row",
+            "loader": "called without arguments, it returns a data loader, a list of batches or a Trainer",
         }[name]
         one.add_argument("source", metavar=argument, help=hint)
         one.add_argument("--model", metavar="FOLDER", help="tokenizer and model; without it less can be told")

@@ -28,11 +28,13 @@ from tinylib.labels import IGNORE_INDEX
 
 ABOUT_ROWS = {  # not about some of their tokens
     "mask.hides_row", "labels.shape", "labels.shifted_twice", "labels.never_shifted", "labels.nothing_in_row",
-    "labels.nothing_in_batch", "generation.other_pad", "generation.other_end", "embeddings.untrained", "model.nan",
+    "labels.nothing_in_batch", "generation.other_pad", "generation.other_end",
+    "embeddings.untrained", "model.nan",
 }  # fmt: skip
 # What goes with a batch and tells no samples apart.
 OTHER_INPUTS = {
-    "input_ids", "attention_mask", "position_ids", "labels", "token_type_ids", "special_tokens_mask", *LEARNED_MASKS,
+    "input_ids", "attention_mask", "position_ids", "labels", "token_type_ids",
+    "special_tokens_mask", *LEARNED_MASKS,
 }  # fmt: skip
 
 if TYPE_CHECKING:
@@ -211,7 +213,7 @@ class _Audit:
     def _put_to_the_model(
         self, facts: Facts, probe: behaviour.Probe | None, hits: list[Hit]
     ) -> Iterator[Hit]:
-        """Pass on what the data show, unless the model refutes it: it may keep samples apart by other means."""
+        """Pass on what the data show, unless the model refutes it: it may keep samples apart otherwise."""
         code, unknown = "packing.positions_run_on", "whether samples in one row see each other"
         for hit in hits:
             if hit.code != code or not (hit.where & facts.unmarked_starts).any():

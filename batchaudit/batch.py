@@ -72,7 +72,7 @@ def read(batch: Any, purpose: str = "train") -> Batch:
     shape = tuple(inputs["input_ids"].shape)
     if len(shape) == 1:
         raise ValueError(
-            f"input_ids have shape {shape}: this is one example, not a batch of shape (rows, tokens). Give what "
+            f"input_ids have shape {shape}: this is one example, no batch of shape (rows, tokens). Give what "
             "the collator makes of several, collator([example, ...]), or a DataLoader; one row alone: [row]."
         )
     if len(shape) != 2 or 0 in shape:
@@ -114,7 +114,7 @@ def _what_it_is(batch: Any) -> str:
 
 
 def _other_labels(inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Make labels of a mask of what is learned; refuse labels under another name, which nobody would look at."""
+    """Make labels of a mask of what is learned; refuse labels under another name: nobody would see them."""
     for name in LEARNED_MASKS:
         if inputs.get(name) is not None:
             _check_shape(name, torch.as_tensor(inputs[name]), inputs["input_ids"])

@@ -118,12 +118,13 @@ class Probe:
         """Let generate() write two tokens after the prompts.
 
         Returns:
-            The logits that it chose them by, of shape ``(rows, 2, vocabulary)``, and the first, ``(rows, 1)``.
+            The logits that it chose them by, of shape ``(rows, 2, vocabulary)``, and the first token,
+            ``(rows, 1)``.
         """
         with refusals(), library_warnings():
             output = self.model.generate(
-                **self._on_device(self.inputs), max_new_tokens=2, min_new_tokens=2, do_sample=False, num_beams=1,
-                return_dict_in_generate=True, output_logits=True,
+                **self._on_device(self.inputs), max_new_tokens=2, min_new_tokens=2, do_sample=False,
+                num_beams=1, return_dict_in_generate=True, output_logits=True,
             )  # fmt: skip
         return torch.stack(output.logits, dim=1), output.sequences[:, -2:-1]
 
@@ -132,7 +133,7 @@ class Probe:
         logits = output if isinstance(output, torch.Tensor) else getattr(output, "logits", None)
         if logits is None:
             raise ValueError(
-                f"The model gives no logits, but a {type(output).__name__}. Give it with its language model head."
+                f"The model gives no logits, but a {type(output).__name__}. Give it with its head."
             )
         return logits[:, -self.real.shape[1] :] if logits.dim() == 3 else logits
 

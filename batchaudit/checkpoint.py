@@ -1,4 +1,4 @@
-"""The faults of a checkpoint: tokenizer, chat template, generation config and embeddings that do not agree."""
+"""The faults of a checkpoint: tokenizer, template, generation config and embeddings that do not agree."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

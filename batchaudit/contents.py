@@ -220,7 +220,7 @@ def _overlaps(turn: Turn, unread: list[range]) -> bool:
 
 
 def _none_written(facts: Facts, where: dict[str, torch.Tensor], answers: int) -> None:
-    """Tell answers that were cut off from those that never had an end: all of the batch's, and short ones too."""
+    """Tell answers that were cut off from those that never had an end: all of them, and short ones too."""
     cut_off = where["labels.end_cut_off"]
     lengths = facts.real.sum(dim=1)
     rows = cut_off.any(dim=1)
@@ -231,6 +231,8 @@ def _none_written(facts: Facts, where: dict[str, torch.Tensor], answers: int) ->
 
 def _before_the_turns(facts: Facts, row: int) -> Iterator[range]:
     """Find samples that begin in the middle of a turn, nobody knows whose; up to their first header."""
+    if facts.begins_with_a_joint[row]:
+        return
     cuts = [0, *np.flatnonzero(facts.starts[row].numpy()).tolist(), facts.seq]
     for begin, stop in pairwise(cuts):
         header = next((j.start for j in facts.readings[row].joints if begin <= j.start < stop), stop)

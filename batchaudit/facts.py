@@ -124,15 +124,14 @@ class Facts:
         self.pad_id = own
         if len(hidden) == 1 and own not in hidden:
             self.pad_id = None  # not the tokenizer's: then the mask tells
-        elif not hidden and bos not in (None, own):
-            # No text ends with several BOS: these rows are padded with it, whatever the tokenizer says.
-            if (_run(self.ids == bos, from_the_end=True).sum(dim=1) > 1).any():
-                self.pad_id = bos
+        several_bos = _run(self.ids == bos, from_the_end=True).sum(dim=1) > 1 if bos is not None else nothing
+        if not hidden and several_bos.any():
+            self.pad_id = bos  # no text ends so: these rows are padded with it, whatever the tokenizer says
         fill = nothing if self.pad_id is None else self.ids == self.pad_id
         self._first, self._last = _run(fill), _run(fill, from_the_end=True)
 
     def _pads(self) -> torch.Tensor:
-        """Tell padding from text. Where the pad token means nothing else, that is all runs of it at an edge."""
+        """Tell padding from text: all runs of the pad token at an edge, where it means nothing else."""
         if self.pad_id is None:
             return self.hidden_edges & ~self.hidden_edges.all(dim=1, keepdim=True)
         first, last = self._first.clone(), self._last.clone()
@@ -171,23 +170,33 @@ class Facts:
         one_learned = not (self.learned[:, : self.seq] & after_first).any()  # else all of the padding is
         closing = self.template is not None and self.pad_id in self.template.ends_of_last
         shown_somewhere = mask is not None and bool((mask & last).any())
+        at = places.clamp(max=self.seq - 1)[:, None]
+        learned_there = (self.learned.gather(1, at)[:, 0] & one_learned).tolist()
+        shown_there = mask.gather(1, at)[:, 0].tolist() if mask is not None else [None] * self.rows
+        filled = (
+            (positions.gather(1, at)[:, 0] == 0).tolist() if positions is not None else [False] * self.rows
+        )
+        shifts = self.offset.tolist() if self.offset is not None else [0] * self.rows
         for row, place in enumerate(places.tolist()):
-            if not 0 < place < self.seq or (positions is not None and positions[row, place] == 0):
+            if not 0 < place < self.seq or filled[row]:
                 continue  # none; or the collator filled up a packed row
-            shown = None if mask is None else bool(mask[row, place])
-            learned = one_learned and bool(self.learned[row, place])
-            turns = self._read(row, 0, place).turns if self.template else []
-            shifted = self.offset is not None and int(self.offset[row]) > 0
-            if shown is False and shifted:
-                text = (
-                    False  # what is learned there may be the end of a text that was cut before it was padded
-                )
-            elif turns and not turns[-1].end and closing:
+            shown, learned, shifted = shown_there[row], learned_there[row], shifts[row] > 0
+            if not (shown or learned or (shown is None) or (place < longest and not shown_somewhere)):
+                continue
+            ids = self.ids[row, :place].tolist()
+            if self.template is not None and self.template.ends_with_an_end(ids):
+                turns, ended = True, True
+            else:
+                found_turns = self.template.read(ids).turns if self.template else []
+                turns, ended = bool(found_turns), bool(found_turns and found_turns[-1].end)
+            if shown is False and shifted:  # learned there is the end of a text that was cut, then padded
+                text = False
+            elif turns and not ended and closing and self.purpose == "train":
                 # The template's own end, unless the row was cut: other rows then show theirs.
                 text = shown is not False or learned or (place < longest and not shown_somewhere)
             elif turns or self.purpose == "generate":  # an EOS of the pipeline's own, after each text
-                text = everywhere and (shown or ((tight or shown is None) and learned)
-                                       or (shown is None and (tight or self.purpose == "generate")))  # fmt: skip
+                told = shown or ((tight or shown is None) and learned)
+                text = everywhere and (told or (shown is None and (tight or self.purpose == "generate")))
             else:  # a mask is believed, unless labels and the longest row are both against it
                 text = shown or (tight and (learned or shown is None)) or (shown is None and learned)
             found[row, place] = bool(text)
@@ -211,22 +220,21 @@ class Facts:
             found |= ~earlier.any(dim=-1)
         return found & self.real & (self.real.cumsum(dim=1) > 1)
 
-    def _read(self, row: int, begin: int, stop: int) -> Reading:
-        return self.template.read(self.tokens[row, begin:stop].tolist())
-
     @cached_property
     def readings(self) -> list[Reading]:
         """Each row as turns, in columns; nothing without a template."""
         if self.template is None:
             return [Reading() for _ in range(self.rows)]
-        text = pad(self.real, (0, 2)) | self.beyond
+        text = (pad(self.real, (0, 2)) | self.beyond).long()
+        firsts = text.argmax(dim=1).tolist()
+        stops = (text * torch.arange(1, self.seq + 3)).amax(dim=1).tolist()  # 0 where there is no text
+        packed = self.starts.any(dim=1).tolist()
         found = []
-        for columns, starts, row in zip(text, self.starts, range(self.rows)):
-            there = columns.nonzero().flatten().tolist()
-            cuts = [there[0], *starts.nonzero().flatten().tolist(), there[-1] + 1] if there else []
+        for row, (ids, first, last) in enumerate(zip(self.tokens.tolist(), firsts, stops)):
             whole = Reading()
-            for begin, stop in pairwise(cuts):
-                whole.add(self._read(row, begin, stop), begin)
+            starts = self.starts[row].nonzero().flatten().tolist() if packed[row] else []
+            for begin, stop in pairwise([first, *starts, last] if last else []):
+                whole.add(self.template.read(ids[begin:stop]), begin)
             found.append(whole)
         return found
 
@@ -302,6 +310,15 @@ class Facts:
             if ended.any() and learned[int(ended.long().argmax()) + 1 :].any():
                 rows.append(row)
         return rows
+
+    @cached_property
+    def begins_with_a_joint(self) -> list[bool]:
+        """Whether a row is one sample, and begins with what the template writes."""
+        first, packed = self.real.long().argmax(dim=1).tolist(), self.starts.any(dim=1).tolist()
+        return [
+            not several and bool(reading.joints) and reading.joints[0].start <= column
+            for reading, column, several in zip(self.readings, first, packed)
+        ]
 
     def _columns(self, places: list[list[int]]) -> torch.Tensor:
         found = torch.zeros_like(self.real)

@@ -101,8 +101,8 @@ def check_arguments(tokenizer: Any, model: Any) -> None:
     config = getattr(model, "config", None)
     if getattr(config, "is_encoder_decoder", False) is True:
         raise ValueError(
-            f"{type(model).__name__} is an encoder with a decoder: its labels are no tokens of its input. The "
-            "audit is about causal language models."
+            f"{type(model).__name__} is an encoder with a decoder: its labels are no tokens of its input. "
+            "The audit is about causal language models."
         )
     if (
         "ForSequenceClassification" in type(model).__name__

@@ -1,4 +1,4 @@
-"""Find the turns of a chat in rows of token ids, by the transitions that the tokenizer's chat template writes.
+"""Find the turns of a chat in token ids, by the transitions that the tokenizer's chat template writes.
 
 Rendered with stand-in words, a chat template is a list of *joints*: what it writes before the first words,
 between a user's and an assistant's, after the last. A joint closes one turn and opens another. What they look
@@ -161,6 +161,9 @@ class Template:
         joints.sort(key=lambda j: (j.before == _START, len(j.close + j.opening + j.slack)), reverse=True)
         self._groups = joints
         self._pattern = re.compile("|".join(f"({self._regex(joint)})" for joint in joints))
+        # What a joint may begin with: anything else need not be tried. (At a text's beginning all is tried.)
+        firsts = {_first(joint.close + joint.opening) for joint in joints} | {self._bos}
+        self._candidate = re.compile(f"[{re.escape(''.join(sorted(firsts)))}]")
         opening = found["user", "prompt"] or [""]
         last = list(self._segments("a" + opening[0]))
         self.opens_answers = bool(last) and last[-1].role == "assistant"
@@ -193,7 +196,7 @@ class Template:
         return [text and "".join(self.text(next(ids))) for text in texts]
 
     def _between(self, chats: Sequence[Sequence[str]], prompt: bool = False) -> Iterator[list[str] | None]:
-        """Yield what is written before, between and after the words of each chat; None if it cannot be told."""
+        """Yield what is written around the words of each chat; None if it cannot be told."""
         rendered = self._spelled([_messages(roles, _WORDS) for roles in chats], prompt)
         for roles, text in zip(chats, rendered):
             parts = []
@@ -278,10 +281,7 @@ class Template:
             if not whole.removeprefix(self._bos).strip():
                 return rf"()(\A(?:{re.escape(self._bos)} ?)+)" if self._bos else r"()(\A)"
             return f"()({start}|{_loosely(text)})" if anywhere else f"()({start})"
-        if not slack.strip():
-            slack_regex = f"(?:{re.escape(slack)})?"
-        else:
-            slack_regex = _loosely(slack, edge=True)
+        slack_regex = _loosely(slack, edge=True) if slack.strip() else f"(?:{re.escape(slack)})?"
         last = not slack
         if close.strip():
             return f"({_loosely(close)})({_loosely(opening, edge=last, lead=False)}){slack_regex}"
@@ -326,10 +326,23 @@ class Template:
             self._pieces[i] = self._letters.get(i, token)
         return [self._pieces[i] for i in ids]
 
+    def _matches(self, text: str) -> Iterator[re.Match[str]]:
+        place = 0
+        while True:
+            match = self._pattern.match(text, place)
+            if match is not None and (match.end() > place or place == 0):
+                yield match
+                place = max(match.end(), place + 1)
+            else:
+                place += 1
+            if (candidate := self._candidate.search(text, place)) is None:
+                return
+            place = candidate.start()
+
     def _segments(self, text: str) -> "Iterator[_Segment]":
         """Cut a text at the joints."""
         current = None
-        for match in self._pattern.finditer(text):
+        for match in self._matches(text):
             place = match.lastindex
             joint = self._groups[(place - 1) // 3]
             if joint.before == "thought" or match[0] in self._after_thoughts:
@@ -358,11 +371,14 @@ class Template:
 
     def _end_segment(self, segment: "_Segment", text: str, until: int, stop: int, by: Joint | None) -> None:
         """Say where a turn's words end and what closes it: the next joint, else the first end in it."""
+        segment.written = until
+        until = max(segment.latest, len(text[:until].rstrip()))
         segment.until, segment.stop, segment.by = until, stop, by
         segment.close = text[until:stop]
-        if not segment.close.strip() and (end := self._ends.search(text, segment.start, until)):
-            segment.until, segment.close = end.start(), end[0]
-            segment.stop = until
+        if not segment.close.strip():
+            segment.stop = segment.written
+            if end := self._ends.search(text, segment.start, until):
+                segment.until, segment.close = end.start(), end[0]
 
     def read(self, ids: Sequence[int]) -> Reading:
         """Find the turns in a row, or in one sample of a packed row."""
@@ -390,11 +406,12 @@ class Template:
             words = text[segment.latest : segment.until]
             turn = Turn(
                 segment.role, token(segment.opens), start, latest + shared, end, stop,
-                following is not None, not words,
+                following is not None,
+                segment.latest == segment.written,
             )  # fmt: skip
             reading.turns.append(turn)
             reading.joints.append(range(token(segment.begin), latest))
-            if any(letter in self._marks for letter in words):
+            if not self._marks.isdisjoint(words):
                 reading.unread.append(range(turn.header, stop))
             elif segment.by is not None and segment.by.close.strip() and segment.by.before != _START:
                 inside = self._ends.search(words)
@@ -410,6 +427,11 @@ class Template:
             elif before.role == turn.role == "assistant" or (before.role, turn.role) == ("user", "system"):
                 reading.forged += [before.header, turn.header]
         return reading
+
+    def ends_with_an_end(self, ids: Sequence[int]) -> bool:
+        """Tell whether a special token that ends an answer comes last, but for spaces."""
+        last = next((i for i in reversed(ids) if not self.text([i])[0].isspace()), None)
+        return last in self.ends
 
     def begins(self, ids: Sequence[int]) -> bool:
         """Tell whether a chat or a turn begins right here, or after a BOS token."""
@@ -450,6 +472,7 @@ class _Segment:
     latest: int
     joint: Joint
     until: int = 0
+    written: int = 0
     stop: int = 0
     close: str = ""
     by: Joint | None = None
@@ -462,6 +485,13 @@ def _messages(roles: Sequence[str], words: dict[str, str]) -> list[dict[str, Any
     if "thought" in roles:  # templates read one or the other
         messages[-1] |= {"reasoning_content": words["thought"], "thinking": words["thought"]}
     return messages
+
+
+def _first(text: str) -> str:
+    """Return the letter that `_loosely` begins with."""
+    core = text.lstrip()
+    plain = "\n" in text[: len(text) - len(core)] and not _SPECIAL.match(core[:1])
+    return "\n" if plain else core[:1]
 
 
 def _closing(text: str, end: str, whole: bool = False) -> str:
@@ -493,9 +523,8 @@ def _loosely(text: str, edge: bool = False, lead: bool = True) -> str:
     leading, core = core[: len(core) - len(core.lstrip())], core.lstrip()
     core = re.sub(f"([{_FIRST}-{_LAST}]) (?=\\S)", r"\1", core)
     regex = re.sub(f"([{_FIRST}-{_LAST}])(?!$)", r"\1 ?", re.escape(core))
-    if leading or lead:
-        plain = "\n" in leading and not _SPECIAL.match(core[:1])
-        regex = (r"\s*\n *" if plain else r"\s*") + regex
+    if "\n" in leading and lead and not _SPECIAL.match(core[:1]):
+        regex = r"\n\s*" + regex
     if not edge:
         return regex + (r"\s*" if tail else " ?" if core and _SPECIAL.match(core[-1]) else "")
     return regex + (f"(?:{re.escape(tail)})?" if tail else "")
