@@ -23,7 +23,11 @@ def wrong_with(case: dict[str, Any]) -> list[str]:
     said = " ".join(report.not_checked)
     unchecked = case.get("or_unchecked") and any(word in said for word in ("turn", "end", "sample"))
     must, may = case.get("must", {}), case.get("may", [])
-    wrong = [code for code, rows in must.items() if found.get(code) != rows and not (code not in found and unchecked)]
+    wrong = [
+        code
+        for code, rows in must.items()
+        if found.get(code) != rows and not (code not in found and unchecked)
+    ]
     wrong += [f"{code}: not so" for code in found if code not in must and code not in may]
     if any(case.get("cause_not", "\0") in finding.cause for finding in report.findings):
         wrong.append("blames the wrong one")

@@ -5,7 +5,14 @@ import templates
 from cases import llama, smol
 from transformers import PreTrainedTokenizerBase
 
-NO_WORDS = {"idefics3", "idefics3_training", "llava_next", "llava_next_training", "smolvlm", "smolvlm_training"}
+NO_WORDS = {
+    "idefics3",
+    "idefics3_training",
+    "llava_next",
+    "llava_next_training",
+    "smolvlm",
+    "smolvlm_training",
+}
 
 
 @pytest.fixture(scope="module", params=["SmolLM2", "a space after BOS"])
