@@ -231,11 +231,11 @@ def _none_written(facts: Facts, where: dict[str, torch.Tensor], answers: int) ->
 
 def _before_the_turns(facts: Facts, row: int) -> Iterator[range]:
     """Find samples that begin in the middle of a turn, nobody knows whose; up to their first header."""
-    if facts.begins_with_a_joint[row]:
+    if facts.begins_with_a_turn[row]:
         return
     cuts = [0, *np.flatnonzero(facts.starts[row].numpy()).tolist(), facts.seq]
     for begin, stop in pairwise(cuts):
-        header = next((j.start for j in facts.readings[row].joints if begin <= j.start < stop), stop)
+        header = next((t.header for t in facts.turns[row] if begin <= t.header < stop), stop)
         ids = facts.ids[row, begin:header][facts.real[row, begin:header]].tolist()
         if facts.ends & set(ids) or facts.template.words("".join(facts.template.text(ids))):
             yield range(begin, header)

@@ -312,11 +312,11 @@ class Facts:
         return rows
 
     @cached_property
-    def begins_with_a_joint(self) -> list[bool]:
-        """Whether a row is one sample, and begins with what the template writes."""
+    def begins_with_a_turn(self) -> list[bool]:
+        """Whether a row is one sample, and begins with what announces a turn."""
         first, packed = self.real.long().argmax(dim=1).tolist(), self.starts.any(dim=1).tolist()
         return [
-            not several and bool(reading.joints) and reading.joints[0].start <= column
+            not several and bool(reading.turns) and reading.turns[0].header <= column
             for reading, column, several in zip(self.readings, first, packed)
         ]
 

@@ -435,9 +435,9 @@ class Template:
 
     def begins(self, ids: Sequence[int]) -> bool:
         """Tell whether a chat or a turn begins right here, or after a BOS token."""
-        text = "".join(self.text(ids)).lstrip()
+        text = "".join(self.text(ids))
         first = next(self._segments(text), None)
-        return first is not None and not text[: first.begin].removeprefix(self._bos).strip()
+        return first is not None and not text[: first.opens].removeprefix(self._bos)
 
     @staticmethod
     def words(text: str) -> str:
