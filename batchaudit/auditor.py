@@ -132,6 +132,8 @@ class _Audit:
                 hits += seen
                 if facts.labels is not None and "labels.out_of_vocabulary" not in found:
                     self.by_loss = self._shift_of_the_loss(facts, probe, value)
+            elif self.model is not None and not facts.out_of_vocabulary.any():
+                hits += contents.unmasked(facts)
             hits = list(self._put_to_the_model(facts, probe, hits))
             if self.by_loss is not None and facts.offset is not None:
                 hits += self._wrong_shifts(facts, probe)
