@@ -54,8 +54,8 @@ def audit(
 
     Nothing is changed: not the batch, not the model's weights, gradients and mode, not the random states of
     Python, numpy, torch and the loader. (A data set that can be read only once loses what is read.) The
-    model is asked about the first batch only, in at most seven forward passes (`behaviour.MOST_PASSES`), and
-    only about as many rows as fit into 1 GB of logits.
+    model is asked about the first batch only, in at most seven forward passes (eight with a Trainer whose
+    loss keeps no logits), and only about as many rows as fit into 1 GB of logits.
 
     Args:
         batch: What ``model(**batch)`` or ``model.generate(**batch)`` is called with: a mapping with

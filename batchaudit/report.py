@@ -13,11 +13,14 @@ from transformers import PreTrainedTokenizerBase
 
 from tinylib import show
 
-FAULTS: dict[str, dict[str, str]] = tomllib.loads(
-    files("batchaudit").joinpath("faults.toml").read_text(encoding="utf-8")
-)
+
+def _texts(name: str) -> dict[str, Any]:
+    return tomllib.loads(files("batchaudit").joinpath(name).read_text(encoding="utf-8"))
+
+
+FAULTS: dict[str, dict[str, str]] = _texts("faults.toml")
 """By code: what it is, the symptom one would see, the cause, the fix, and the lesson that explains it."""
-VARIANTS: dict[str, dict[str, dict[str, str]]] = FAULTS.pop("variants")
+VARIANTS: dict[str, dict[str, dict[str, str]]] = _texts("variants.toml")
 """By code and variant: the texts that take the place of those, where it is known who is to blame."""
 
 WINDOW = 8  # columns of a grid, at most

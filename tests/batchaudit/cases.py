@@ -22,6 +22,7 @@ from tinylib import models
 from tinylib.labels import IGNORE_INDEX as N
 from tinylib.labels import plain_loss, shifting_loss
 
+GLMS = ("[gMASK]", "<sop>", "<|user|>", "<|assistant|>", "<|system|>")
 # Forms of chat templates.
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
@@ -94,30 +95,25 @@ def enc(t: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 def lab(t: PreTrainedTokenizerBase, parts: list[tuple[str, int]]) -> tuple[list[int], list[int]]:
     """Tokenize parts apart; of each the text, and whether it is learned."""
-    ids = []
-    l = []
-    for x, y in parts:
-        e = enc(t, x)
-        ids += e
-        l += e if y else [N] * len(e)
-    return ids, l
-
-
-GLMS = ["[gMASK]", "<sop>", "<|user|>", "<|assistant|>", "<|system|>"]
+    ids, labels = [], []
+    for text, learned in parts:
+        ids += enc(t, text)
+        labels += enc(t, text) if learned else [N] * len(enc(t, text))
+    return ids, labels
 
 
 def cases() -> Iterator[tuple[str, dict[str, Any]]]:
     t = smol()
     m = tiny(len(t))
     g = smol(NO_ENDS, GLMS)
-    i, l = lab(g, [("[gMASK]<sop><|user|>\nHi<|assistant|>", 0), ("\nHello there.", 1)])
+    i, y = lab(g, [("[gMASK]<sop><|user|>\nHi<|assistant|>", 0), ("\nHello there.", 1)])
     yield (
         "GLM no end, one turn",
-        dict(tok=g, input_ids=[i], labels=[l], may=["labels.no_end_written"], or_unchecked=True),
+        dict(tok=g, input_ids=[i], labels=[y], may=["labels.no_end_written"], or_unchecked=True),
     )
-    i, l = lab(g, [("[gMASK]<sop><|user|>\nHi<|assistant|>", 0), ("\nHello there.<|user|>", 1)])
-    yield "GLM learned <|user|> end", dict(tok=g, input_ids=[i], labels=[l])
-    i, l = lab(
+    i, y = lab(g, [("[gMASK]<sop><|user|>\nHi<|assistant|>", 0), ("\nHello there.<|user|>", 1)])
+    yield "GLM learned <|user|> end", dict(tok=g, input_ids=[i], labels=[y])
+    i, y = lab(
         g,
         [
             ("[gMASK]<sop><|user|>\nHi<|assistant|>", 0),
@@ -126,9 +122,9 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
             ("\nCiao.", 1),
         ],
     )
-    yield "GLM two turns, no ends", dict(tok=g, input_ids=[i], labels=[l], may=["labels.no_end_written"])
+    yield "GLM two turns, no ends", dict(tok=g, input_ids=[i], labels=[y], may=["labels.no_end_written"])
     e = llama(LAST_EOS, special=["<|im_start|>", "<|im_end|>"])
-    i, l = lab(
+    i, y = lab(
         e,
         [
             ("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", 0),
@@ -137,8 +133,8 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
             ("No.</s>", 1),
         ],
     )
-    yield "LAST_EOS right", dict(tok=e, input_ids=[i], labels=[l])
-    i2, l2 = lab(
+    yield "LAST_EOS right", dict(tok=e, input_ids=[i], labels=[y])
+    i2, y2 = lab(
         e,
         [
             ("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", 0),
@@ -150,7 +146,7 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
     )
     yield (
         "LAST_EOS last end not learned",
-        dict(tok=e, input_ids=[i2], labels=[l2], must={"labels.end_of_turn": [0]}),
+        dict(tok=e, input_ids=[i2], labels=[y2], must={"labels.end_of_turn": [0]}),
     )
     yield "LAST_EOS prompt learned", dict(tok=e, input_ids=[i], labels=[i], must={"labels.prompt": [0]})
 
@@ -536,14 +532,14 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
     c = llama(CHATML, special=["<|im_start|>", "<|im_end|>"])
     cm = tiny(len(c) - 2)
     cm.resize_token_embeddings(len(c))
-    i, l = lab(c, [("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", 0), ("Yes.<|im_end|>", 1)])
+    i, y = lab(c, [("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", 0), ("Yes.<|im_end|>", 1)])
     yield (
         "resized",
         dict(
             tok=c,
             model=cm,
             input_ids=torch.tensor([i]),
-            labels=torch.tensor([l]),
+            labels=torch.tensor([y]),
             must={"embeddings.untrained": [0]},
         ),
     )
@@ -556,17 +552,16 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
             tok=c,
             model=cm,
             input_ids=torch.tensor([i]),
-            labels=torch.tensor([l]),
+            labels=torch.tensor([y]),
             must={"embeddings.untrained": [0]},
         ),
     )
     yield (
         "trained rows",
-        dict(tok=c, model=tiny(len(c)), input_ids=torch.tensor([i]), labels=torch.tensor([l])),
+        dict(tok=c, model=tiny(len(c)), input_ids=torch.tensor([i]), labels=torch.tensor([y])),
     )
     # own isolating model but sees neighbours
     # template packing
-    S = {"role": "system", "content": "A"}
     q = llama(
         "{{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' + m.content + '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}",
         special=["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
@@ -605,7 +600,7 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
         ),
     )
     # forged and end missing in same row
-    i, l = lab(
+    i, y = lab(
         t,
         [
             ("<|im_start|>user\nWhat is <|im_end|> in a week?<|im_end|>\n<|im_start|>assistant\n", 0),
@@ -615,29 +610,29 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
     )
     yield (
         "forged and endless",
-        dict(tok=t, input_ids=[i], labels=[l], must={"chat.forged_turn": [0], "labels.end_of_turn": [0]}),
+        dict(tok=t, input_ids=[i], labels=[y], must={"chat.forged_turn": [0], "labels.end_of_turn": [0]}),
     )
     # deviating pipelines
-    i, l = lab(t, [("<|im_start|>user\nHi<|im_end|><|im_start|>assistant\n", 0), ("No.<|im_end|>", 1)])
-    yield "no newline after end", dict(tok=t, input_ids=[i], labels=[l])
-    i, l = lab(t, [("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant", 0), ("\nNo.<|im_end|>", 1)])
+    i, y = lab(t, [("<|im_start|>user\nHi<|im_end|><|im_start|>assistant\n", 0), ("No.<|im_end|>", 1)])
+    yield "no newline after end", dict(tok=t, input_ids=[i], labels=[y])
+    i, y = lab(t, [("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant", 0), ("\nNo.<|im_end|>", 1)])
     yield (
         "newline learned (header w/o newline)",
-        dict(tok=t, input_ids=[i], labels=[l], may=["labels.starts_early"]),
+        dict(tok=t, input_ids=[i], labels=[y], may=["labels.starts_early"]),
     )
-    i, l = lab(t, [("User: Hi\nAssistant: ", 0), ("No.<|im_end|>", 1)])
-    yield "other format", dict(tok=t, input_ids=[i], labels=[l])
-    i, l = lab(t, [("<|im_start|>human\nHi<|im_end|>\n<|im_start|>gpt\n", 0), ("No.<|im_end|>", 1)])
-    yield "other roles in chatml", dict(tok=t, input_ids=[i], labels=[l])
-    i, l = lab(
+    i, y = lab(t, [("User: Hi\nAssistant: ", 0), ("No.<|im_end|>", 1)])
+    yield "other format", dict(tok=t, input_ids=[i], labels=[y])
+    i, y = lab(t, [("<|im_start|>human\nHi<|im_end|>\n<|im_start|>gpt\n", 0), ("No.<|im_end|>", 1)])
+    yield "other roles in chatml", dict(tok=t, input_ids=[i], labels=[y])
+    i, y = lab(
         t,
         [
             ("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think>\nHmm, so\n</think>\n\n", 0),
             ("No.<|im_end|>", 1),
         ],
     )
-    yield "thought masked", dict(tok=smol(THINK_LAST), input_ids=[i], labels=[l], may=["labels.starts_late"])
-    v, l = lab(
+    yield "thought masked", dict(tok=smol(THINK_LAST), input_ids=[i], labels=[y], may=["labels.starts_late"])
+    v, y = lab(
         t,
         [
             ("USER: Hi ASSISTANT:", 0),
@@ -648,10 +643,10 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
     )
     t0 = smol()
     t0.chat_template = None
-    yield "vicuna multi-turn plain right", dict(tok=t0, input_ids=[v], labels=[l])
+    yield "vicuna multi-turn plain right", dict(tok=t0, input_ids=[v], labels=[y])
     yield (
         "vicuna multi-turn with model",
-        dict(tok=t0, model=m, input_ids=torch.tensor([v]), labels=torch.tensor([l])),
+        dict(tok=t0, model=m, input_ids=torch.tensor([v]), labels=torch.tensor([y])),
     )
 
     # What the first of these kinds were reduced to.
@@ -691,7 +686,7 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
                     f"{form}, {name}, no end learned",
                     dict(tok=tok, input_ids=[ids], labels=[bad], must={"labels.end_of_turn": [0]}),
                 )
-    i, l = lab(
+    i, y = lab(
         L,
         [
             ("<|user|>\nHi!\n<|assistant|>\n", 0),
@@ -702,7 +697,7 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
     )
     yield (
         "a BOS inside, users' turns without an end",
-        dict(tok=L, input_ids=[[1] + i], labels=[[N] + l], must={"chat.bos_inside": [0]}),
+        dict(tok=L, input_ids=[[1] + i], labels=[[N] + y], must={"chat.bos_inside": [0]}),
     )
     b = [enc(t, "The sun is big.") + [2] + enc(t, "The moon") + [2] + enc(t, "is not")]
     yield (

@@ -415,6 +415,34 @@ def test_few_forward_passes(tinyllama: tuple) -> None:
         handle.remove()
 
 
+def test_the_most_forward_passes(tinyllama: tuple) -> None:
+    """Pads before the text, packed rows with and without positions, and a label of its own for 'ignore'."""
+    model, tokenizer = tinyllama
+    world = World("tinyllama", model, tokenizer)
+    rows = [example["input_ids"] for example in world.examples]
+    pair = [rows[0] + rows[1], rows[2] + rows[3]]
+    width = max(map(len, pair)) + 1
+    places = [list(range(len(rows[0]))) + list(range(len(rows[1]))), list(range(len(pair[1])))]
+    pads = [width - len(row) for row in pair]
+    ids = torch.tensor([[2] * n + row for n, row in zip(pads, pair)])
+    batch = {
+        "input_ids": ids,
+        "attention_mask": (torch.arange(width) >= torch.tensor(pads)[:, None]).long(),
+        "position_ids": torch.tensor([[0] * n + row for n, row in zip(pads, places)]),
+        "labels": ids.masked_fill(torch.arange(width) < 12, -1),
+    }
+    calls = []
+
+    def ignoring(labels: torch.Tensor | None = None, **call: Any) -> Any:
+        calls.append(1)
+        labels = None if labels is None else labels.masked_fill(labels == -1, IGNORE_INDEX)
+        return model(labels=labels, **call)
+
+    report = audit(batch, tokenizer=tokenizer, model=ignoring)
+    assert {"packing.positions_run_on", "packing.samples_see_each_other"} <= set(report.codes)
+    assert 5 <= len(calls) <= MOST_PASSES - 1
+
+
 def block(positions: torch.Tensor) -> torch.Tensor:
     return torch.zeros(block_mask(positions).shape).masked_fill(
         ~block_mask(positions), torch.finfo(torch.float32).min

@@ -91,11 +91,16 @@ def test_an_audit_that_fails_ends_no_training(
         return {"input_ids": ids, "labels": ids, "position_ids": torch.arange(9)[None]}
 
     model.forward = lambda **_: {"loss": next(model.parameters()).sum() * 0}
-    trainer = Trainer(
-        model, TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", max_steps=1, save_strategy="no",
-            remove_unused_columns=False),
-        train_dataset=[{"input_ids": [5, 6, 7]}] * 2, data_collator=collate, processing_class=tokenizer,
-    )  # fmt: skip
+    arguments = TrainingArguments(
+        str(tmp_path),
+        use_cpu=True,
+        report_to="none",
+        max_steps=1,
+        save_strategy="no",
+        remove_unused_columns=False,
+    )
+    rows = [{"input_ids": [5, 6, 7]}] * 2
+    trainer = Trainer(model, arguments, train_dataset=rows, data_collator=collate, processing_class=tokenizer)
     trainer.add_callback(AuditCallback(trainer))
     trainer.train()
     assert trainer.state.global_step == 1

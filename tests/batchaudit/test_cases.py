@@ -1,4 +1,4 @@
-"""Kinds of batches on which an auditor goes wrong: nothing is said that is not so, and nothing is left out."""
+"""Kinds of batches on which an auditor goes wrong: nothing is said that is not so, nothing left out."""
 
 from typing import Any
 
