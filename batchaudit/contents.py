@@ -241,6 +241,12 @@ def _before_the_turns(facts: Facts, row: int) -> Iterator[range]:
             yield range(begin, header)
 
 
+def _ends_in_a_mark(facts: Facts, ids: np.ndarray) -> bool:
+    """Tell if words end in something that may be an end of turn, such as ``<|end|>`` in plain tokens."""
+    text = "".join(facts.tokenizer.convert_ids_to_tokens(ids.tolist())).rstrip("Ċ▁Ġ\n ")
+    return text.endswith((">", "]"))
+
+
 def _plain_text(facts: Facts) -> Iterator[Hit]:
     """Look for ends where no turn is known: an EOS in the text, and whether what is learned ends in one."""
     eos = facts.special("eos")
@@ -263,7 +269,7 @@ def _plain_text(facts: Facts) -> Iterator[Hit]:
         ends = np.isin(ids[said], sorted(facts.ends))
         ended += int(ends.any())
         asked = bool((~learned[text[1:]] & (text[1:] < said[0])).any())  # else it is text cut anywhere
-        if asked and said[-1] == text[-1] and not ends[-1]:
+        if asked and said[-1] == text[-1] and not ends[-1] and not _ends_in_a_mark(facts, ids[said[-12:]]):
             endless.append((row, int(said[-1])))
             short |= bool(lengths[row] < lengths.max())
     for row, column in endless:

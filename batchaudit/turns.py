@@ -277,11 +277,11 @@ class Template:
             anywhere = joint.after != "system" and self._starts_anew(whole)
             text = whole if anywhere else whole.removeprefix(self._bos)
             optional = f"(?:{self._bos} ?)*" if self._bos else ""
-            start = rf"\A{optional}" + _loosely(whole.removeprefix(self._bos).lstrip())
+            start = rf"\A\s*{optional}\s*" + _loosely(whole.removeprefix(self._bos).lstrip())
             if not whole.removeprefix(self._bos).strip():
                 return rf"()(\A(?:{re.escape(self._bos)} ?)+)" if self._bos else r"()(\A)"
             return f"()({start}|{_loosely(text)})" if anywhere else f"()({start})"
-        slack_regex = _loosely(slack, edge=True) if slack.strip() else f"(?:{re.escape(slack)})?"
+        slack_regex = _loosely(slack, edge=True, lead=False) if slack.strip() else f"(?:{re.escape(slack)})?"
         last = not slack
         if close.strip():
             return f"({_loosely(close)})({_loosely(opening, edge=last, lead=False)}){slack_regex}"
@@ -523,8 +523,10 @@ def _loosely(text: str, edge: bool = False, lead: bool = True) -> str:
     leading, core = core[: len(core) - len(core.lstrip())], core.lstrip()
     core = re.sub(f"([{_FIRST}-{_LAST}]) (?=\\S)", r"\1", core)
     regex = re.sub(f"([{_FIRST}-{_LAST}])(?!$)", r"\1 ?", re.escape(core))
-    if "\n" in leading and lead and not _SPECIAL.match(core[:1]):
-        regex = r"\n\s*" + regex
+    if leading and not lead:
+        regex = r"\s*" + regex
+    elif "\n" in leading and not _SPECIAL.match(core[:1]):
+        regex = r"\n\s*" + regex  # nothing but a line's beginning tells it from words
     if not edge:
         return regex + (r"\s*" if tail else " ?" if core and _SPECIAL.match(core[-1]) else "")
     return regex + (f"(?:{re.escape(tail)})?" if tail else "")
