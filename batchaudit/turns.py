@@ -277,7 +277,7 @@ class Template:
             anywhere = joint.after != "system" and self._starts_anew(whole)
             text = whole if anywhere else whole.removeprefix(self._bos)
             optional = f"(?:{self._bos} ?)*" if self._bos else ""
-            start = rf"\A\s*{optional}\s*" + _loosely(whole.removeprefix(self._bos).lstrip())
+            start = rf"\A *{optional} *" + _loosely(whole.removeprefix(self._bos).lstrip())
             if not whole.removeprefix(self._bos).strip():
                 return rf"()(\A(?:{re.escape(self._bos)} ?)+)" if self._bos else r"()(\A)"
             return f"()({start}|{_loosely(text)})" if anywhere else f"()({start})"
