@@ -14,10 +14,13 @@ when one thing is changed. `FAULTS` lists all that it knows.
 | `callback` | the same before the first step of a Trainer |
 | `sources` | takes the first batches out of a loader or a Trainer, and calls what the Trainer calls |
 | `batch` | reads anyone's batch: tensors on the CPU, whatever they came as |
-| `turns` | finds the turns of a chat in token ids, by the marks of the chat template |
+| `turns` | finds the turns of a chat in token ids, by what the chat template writes between them |
 | `facts` | what the numbers say: what is padding, what is learned, where samples begin |
 | `contents` | the faults that the numbers show |
 | `behaviour` | the faults that only a model or a loss shows, by changing one thing |
+| `checkpoint` | the faults of a model's folder: template, generation config, embeddings that do not agree |
+| `chats` | what a file of chats would become |
+| `__main__` | the command: `python -m batchaudit --help` |
 | `offsets` | two probes for your own code: by how much the data and the loss shift |
 | `report` | what was found, for a terminal, a notebook and a test suite |
 """

@@ -1,22 +1,40 @@
 """The audit itself: read each batch, ask the model about the first, and tell what was found."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from batchaudit import behaviour, contents
-from batchaudit.batch import read
+from batchaudit import behaviour, checkpoint, contents
+from batchaudit.batch import LEARNED_MASKS, Batch, read
+from batchaudit.contents import Hit
 from batchaudit.facts import Facts, Purpose
-from batchaudit.report import FAULTS, Finding, Report, draw
-from batchaudit.sources import Refused, as_called, first_batches, is_trainer, splits_its_model, tokenizer_of
-from batchaudit.turns import Template
+from batchaudit.report import FAULTS, Finding, Report, table_of, texts_of
+from batchaudit.sources import (
+    Refused,
+    as_called,
+    check_arguments,
+    first_batches,
+    is_trainer,
+    rectangles,
+    splits_its_model,
+    tokenizer_of,
+)  # fmt: skip
+from batchaudit.turns import read_template
 from tinylib import show
+from tinylib.labels import IGNORE_INDEX
 
 ABOUT_ROWS = {  # not about some of their tokens
     "mask.hides_row", "labels.shape", "labels.shifted_twice", "labels.never_shifted", "labels.nothing_in_row",
-    "labels.nothing_in_batch", "generation.other_pad",
+    "labels.nothing_in_batch", "generation.other_pad", "generation.other_end",
+    "embeddings.untrained", "model.nan",
+}  # fmt: skip
+# What goes with a batch and tells no samples apart.
+OTHER_INPUTS = {
+    "input_ids", "attention_mask", "position_ids", "labels", "token_type_ids",
+    "special_tokens_mask", *LEARNED_MASKS,
 }  # fmt: skip
 
 if TYPE_CHECKING:
@@ -30,87 +48,311 @@ def audit(
     model: behaviour.Model | None = None,
     purpose: Purpose = "train",
     loss: behaviour.Loss | None = None,
-    batches: int = 4,
+    batches: int | None = None,
 ) -> Report:
-    """Look for silent bugs in a batch, in the first batches of a data loader, or in a Trainer.
+    """Look for silent bugs in a batch, in the batches of a data loader, or in a Trainer.
 
     Nothing is changed: not the batch, not the model's weights, gradients and mode, not the random states of
     Python, numpy, torch and the loader. (A data set that can be read only once loses what is read.) The
-    model is asked about the first batch only, in at most six forward passes (seven with a Trainer whose loss
-    keeps no logits), and only about as many rows as fit into 1 GB of logits.
+    model is asked about the first batch only, in at most seven forward passes (eight with a Trainer whose
+    loss keeps no logits), and only about as many rows as fit into 1 GB of logits.
 
     Args:
         batch: What ``model(**batch)`` or ``model.generate(**batch)`` is called with: a mapping with
             ``input_ids`` of shape ``(rows, seq)`` and whatever goes with it, as tensors on any device, numpy
             arrays or lists. A collator is audited by a batch that it makes. Or a data loader, a list of
-            batches, or a Trainer, which brings its model, tokenizer and loss along.
+            batches, or a Trainer, which brings its model, tokenizer and loss along. A batch of preferences
+            (``chosen_input_ids``, ``rejected_input_ids``) is looked at as two.
         tokenizer: Without it nothing is known of pads, turns and ends.
         model: Any causal model, or a function that is called as ``model(**batch)`` and returns logits.
             Without it nothing is known of what is seen, nor of the loss.
         purpose: ``"train"``, or ``"generate"`` for a batch of prompts.
         loss: What is trained on, if not the model's own loss: a function of ``(logits, labels)``.
-        batches: How many batches of a data loader to look at, at least one.
+        batches: How many batches to look at, at least one. By default all of a list, and of a loader or a
+            Trainer the first four.
 
     Returns:
         A `Report`: print it, show it in a notebook, or call its ``raise_for_findings()``.
 
     Raises:
-        ValueError: It is not a batch (the message names what is wrong with it), or there is none.
+        ValueError: It is not a batch (the message names what is wrong with it), or there is none; tokenizer
+            or model are something else.
     """
     if purpose not in get_args(Purpose):
         raise ValueError(f"purpose must be 'train' or 'generate', not {purpose!r}.")
-    if batches < 1:
+    if batches is not None and batches < 1:
         raise ValueError(f"batches must be at least 1, not {batches}.")
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):  # a processor of text and images has one
+        tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+    check_arguments(tokenizer, model)
     trainer = batch if is_trainer(batch) else None
     with behaviour.undisturbed(trainer.model if trainer else model):
         if trainer is not None:
             tokenizer, model = tokenizer or tokenizer_of(trainer), model or trainer.model
-        several = list(first_batches(batch, batches))
+            check_arguments(tokenizer, model)
+        several = [one for taken in first_batches(batch, batches) for one in rectangles(taken)]
         if not several:
             raise ValueError("The data loader gives no batch.")
-        report = Report([])
-        template, why_none = _template(tokenizer)
-        vocabulary = _vocabulary(model, tokenizer)
-        probe, by_loss = None, None
+        return _Audit(tokenizer, model, purpose, loss, trainer).of(several)
+
+
+class _Audit:
+    """What one audit knows: its means, and what was found so far."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase | None,
+        model: behaviour.Model | None,
+        purpose: Purpose,
+        loss: behaviour.Loss | None,
+        trainer: "Trainer | None",
+    ) -> None:
+        self.tokenizer, self.model, self.purpose = tokenizer, model, purpose
+        self.loss, self.trainer = loss, trainer
+        self.template, self.why_no_template = read_template(tokenizer)
+        self.vocabulary = _vocabulary(model, tokenizer)
+        self.report = Report([])
+        self.ignored: int | None = None  # what this loss leaves out in place of -100
+        self.by_loss: int | None = None
+        self.keeps_apart: bool | None = (
+            None  # whether the model keeps unmarked samples apart, if it was asked
+        )
+
+    def of(self, several: list[Any]) -> Report:
+        """Audit these batches; the model and the loss are asked about the first."""
         for number, one in enumerate(several):
-            facts = Facts(read(one), tokenizer, template, vocabulary, purpose)
+            batch = self._with_its_own_ignored_label(read(one, self.purpose))
+            facts = Facts(batch, self.tokenizer, self.template, self.vocabulary, self.purpose)
             hits = list(contents.faults(facts))
-            found = {hit[0] for hit in hits}
-            _note_what_data_cannot_tell(report, facts, why_none)
+            found = {hit.code for hit in hits}
+            self._note_what_data_cannot_tell(facts)
+            probe = None
             if number == 0 and not facts.out_of_vocabulary.any():
-                seen, probe, value = _asked(report, facts, found, model, trainer)
+                probe, value, seen = self._ask(facts, found)
                 hits += seen
                 if facts.labels is not None and "labels.out_of_vocabulary" not in found:
-                    by_loss = _shift_of_the_loss(report, facts, probe, value if loss is None else loss)
-            if by_loss is not None and facts.offset is not None:
-                hits += _wrong_shifts(facts, by_loss, probe if number == 0 else None)
-            _add(report, number, facts, hits)
-    if len(several) > 1 and model is not None:
-        report.not_checked["what the model sees in other batches"] = "it was run on batch 0 only"
-    return report
+                    self.by_loss = self._shift_of_the_loss(facts, probe, value)
+            elif self.model is not None and not facts.out_of_vocabulary.any():
+                hits += contents.unmasked(facts)
+            hits = list(self._put_to_the_model(facts, probe, hits))
+            if self.by_loss is not None and facts.offset is not None:
+                hits += self._wrong_shifts(facts, probe)
+            self._add(number, facts, hits)
+        if len(several) > 1:
+            self.report.checked.append(f"all {len(several)} batches by their data")
+            if self.model is not None:
+                self.report.not_checked["what the model sees in other batches"] = "it was run on batch 0 only"
+        return self.report
+
+    def _with_its_own_ignored_label(self, batch: Batch) -> Batch:
+        """Read labels as the loss does, if it leaves out another number than -100: that is for it to say."""
+        if batch.labels is None or self.purpose != "train":
+            return batch
+        if self.ignored is None:
+            strange = batch.labels[(batch.labels < 0) & (batch.labels != IGNORE_INDEX)].unique().tolist()
+            if len(strange) != 1:
+                return batch
+            if self.loss is not None:
+                ignores = behaviour.ignores(strange[0], self.loss)
+            else:
+                ignores = self.trainer is None and behaviour.model_ignores(self.model, batch, strange[0])
+            if not ignores:
+                return batch
+            self.ignored = index = strange[0]
+            self.report.checked.append(f"that the loss leaves out labels that are {index}")
+            if (given := self.loss) is not None:
+                self.loss = lambda logits, labels: given(
+                    logits, labels.masked_fill(labels == IGNORE_INDEX, index)
+                )
+        return replace(batch, labels=batch.labels.masked_fill(batch.labels == self.ignored, IGNORE_INDEX))
+
+    def _ask(
+        self, facts: Facts, found: set[str]
+    ) -> tuple[behaviour.Probe | None, torch.Tensor | None, list[Hit]]:
+        """Ask the model; return the means to ask it more, the loss of a Trainer, and what it shows."""
+        report, model = self.report, self.model
+        seen = "what the model sees (padding, neighbours, later tokens)"
+        hits, probe, value = [], None, None
+        if model is None:
+            report.not_checked[seen] = "there is no model"
+            hits = list(contents.unmasked(facts))
+        elif self.trainer is not None and splits_its_model(self.trainer):
+            report.not_checked[seen] = (
+                "its parts lie in several processes; audit a batch with the whole model"
+            )
+        else:
+            rows = behaviour.choose_rows(facts)
+            call = facts.batch.part(rows)
+            if facts.labels is None or "labels.out_of_vocabulary" in found:
+                call.pop("labels", None)
+            try:
+                if self.trainer is not None and "labels" in call:
+                    call, value = as_called(self.trainer, call)
+                probe = behaviour.Probe(facts, model, rows, call)
+                hits = list(behaviour.faults(probe, found))
+            except Refused as error:
+                report.not_checked[seen] = str(error)
+            else:
+                report.checked += probe.checked
+                report.not_checked |= probe.not_checked
+                if len(rows) < facts.rows:
+                    report.not_checked["what the model sees in all rows"] = (
+                        f"it was run on {len(rows)} of them"
+                    )
+        return probe, value, hits + list(self._of_the_checkpoint(facts))
+
+    def _of_the_checkpoint(self, facts: Facts) -> Iterator[Hit]:
+        """Compare what belongs to the model with the tokenizer and its chat template."""
+        if facts.purpose == "generate":
+            config = getattr(self.model, "generation_config", None)
+            for code, detail in checkpoint.generation(config, self.tokenizer, self.template):
+                yield Hit(code, facts.real, detail)
+        elif any(facts.turns):
+            weight, frozen = checkpoint.embeddings_in(self.model)
+            if detail := checkpoint.untrained(weight, self.template, frozen):
+                yield Hit("embeddings.untrained", facts.real, detail)
+
+    def _put_to_the_model(
+        self, facts: Facts, probe: behaviour.Probe | None, hits: list[Hit]
+    ) -> Iterator[Hit]:
+        """Pass on what the data show, unless the model refutes it: it may keep samples apart otherwise."""
+        code, unknown = "packing.positions_run_on", "whether samples in one row see each other"
+        for hit in hits:
+            if hit.code != code or not (hit.where & facts.unmarked_starts).any():
+                yield hit
+                continue
+            if probe is not None and not probe.nan.any():
+                moved, most = behaviour.neighbours(probe, facts.unmarked_starts[probe.rows])
+                self.report.checked.append("that packed samples do not see each other")
+                self.keeps_apart = not moved.any()
+                hit = hit._replace(
+                    detail=f"changing one sample moved the next one's logits by up to {most:.2g}"
+                )
+            others = [name for name in facts.batch.inputs if _may_tell_samples_apart(name, facts)]
+            if self.keeps_apart is None and others:
+                self.report.not_checked[unknown] = (
+                    f"there is {', '.join(others)}, and no model to ask what it does"
+                )
+            elif not self.keeps_apart:
+                yield hit
+
+    def _shift_of_the_loss(
+        self, facts: Facts, probe: behaviour.Probe | None, value: torch.Tensor | None
+    ) -> int | None:
+        """Return by how much the loss shifts; None, with the reason in the report, if it cannot be told."""
+        name, loss = "who shifts the labels", value if self.loss is None else self.loss
+        if facts.offset is None:
+            if facts.learned.any():
+                self.report.not_checked[name] = "the labels fit several offsets, or none"
+            return None
+        if probe is None and loss is None:
+            told = "the data do" if int(facts.offset[0]) else "the data do not"
+            self.report.not_checked[name] = f"{told}; there is no model and no loss to ask"
+            return None
+        try:
+            labels = facts.labels if probe is None else facts.labels[probe.rows]
+            by_loss = behaviour.shift_of_the_loss(probe, labels, loss)
+        except ValueError as error:
+            self.report.not_checked[name] = str(error)
+            return None
+        self.report.checked.append(name)
+        return by_loss
+
+    def _wrong_shifts(self, facts: Facts, probe: behaviour.Probe | None) -> Iterator[Hit]:
+        """Add the offset of the data and that of the loss; together they must be 1. Say which is to blame."""
+        by_loss, total = self.by_loss, facts.offset + self.by_loss
+        given = "the loss that was given" if self.loss is not None else "the model's own loss"
+        whose = "the Trainer's loss" if self.trainer is not None and self.loss is None else given
+        for code, wrong in [("labels.shifted_twice", total > 1), ("labels.never_shifted", total < 1)]:
+            for sum_ in total[wrong].unique().tolist():
+                by_data = sum_ - by_loss
+                detail = f"the data shift by {by_data}, {whose} by {by_loss}: that makes {sum_}, not 1"
+                variant = "data" if by_data in (2, -1) else "loss" if by_loss == 2 else ""
+                if variant == "loss" and whose == "the model's own loss":
+                    variant = "model"
+                values = {}
+                if probe is not None and not probe.nan.any():
+                    values = behaviour.losses_at_offsets(probe, (sum_, 1))
+                if len(values) == 2:
+                    detail += f". Before training the loss on these labels is {values[sum_]:.1f}"
+                    detail += f"; on labels shifted once it is {values[1]:.1f}"
+                where = (total == sum_)[:, None] & facts.label_places(facts.learned)
+                yield Hit(code, where, detail, variant=variant)
+
+    def _note_what_data_cannot_tell(self, facts: Facts) -> None:
+        """Say what is known of this batch, what is not, and why."""
+        report = self.report
+        if facts.out_of_vocabulary.any():
+            report.not_checked["everything else"] = "ids outside the vocabulary stand for nothing"
+            return
+        checked = (
+            ["ids"] + ["mask"] * (facts.batch.mask is not None) + ["padding"] * (facts.tokenizer is not None)
+        )
+        checked += ["labels"] * (facts.labels is not None)
+        if facts.tokenizer is None:
+            report.not_checked["padding that no mask hides, ends of text, BOS"] = "there is no tokenizer"
+        if facts.purpose == "train" and facts.batch.inputs.get("labels") is None:
+            report.not_checked["labels"] = "the batch has none"
+        turns = "turns, answers and their ends"
+        unread = [row for row, reading in enumerate(facts.readings) if reading.unread]
+        unread += [row for row, found in enumerate(facts.turns) if not found]
+        if not any(facts.turns):
+            why = (
+                "no row has a turn as the chat template writes it" if facts.template else self.why_no_template
+            )
+            report.not_checked[turns] = why
+        else:
+            checked.append(turns)
+            report.not_checked["words that spell out a whole turn"] = "in token ids they look like a real one"
+            if unread:
+                report.not_checked[f"{turns} in all rows"] = (
+                    "some are not written as the chat template does it"
+                )
+        if facts.joined:
+            report.not_checked["whether a row holds several samples, which must not see each other"] = (
+                "without a known template they look like turns of one"
+            )
+        if facts.purpose == "train":
+            report.not_checked["prompts for generation"] = "audit a batch of them with purpose='generate'"
+        report.checked = list(dict.fromkeys([*report.checked, *checked]))
+
+    def _add(self, number: int, facts: Facts, hits: list[Hit]) -> None:
+        """Make findings of what one batch shows; the same fault in a later batch is told once."""
+        batch, report = facts.batch, self.report
+        report.batches.append((facts.rows, facts.seq))
+        shown = {"input_ids": facts.ids}
+        if batch.mask is not None:
+            shown["attention_mask"] = batch.mask.long()
+        if batch.position_ids is not None:
+            shown["position_ids"] = batch.position_ids
+        if facts.labels is not None:
+            shown["labels"] = facts.labels
+        known = {finding.code: finding for finding in report.findings}
+        for hit in sorted(hits, key=lambda hit: list(FAULTS).index(hit.code)):
+            if not hit.where.any():
+                continue
+            if hit.code in known:
+                known[hit.code].later_batches.append(number)
+                continue
+            flags = hit.where.numpy()
+            rows = flags.any(axis=1).nonzero()[0].tolist()
+            places = {row: flags[row].nonzero()[0].tolist() for row in rows}
+            told = [_which_tokens(facts, hit.code, places), hit.detail]
+            detail = ". ".join(text[0].upper() + text[1:] for text in told if text)
+            report.findings.append(
+                Finding(
+                    hit.code, places, table_of(shown, places, facts.tokenizer), detail, number, hit.severity,
+                    **texts_of(hit.code, hit.variant),
+                )
+            )  # fmt: skip
 
 
-def _add(report: Report, number: int, facts: Facts, hits: list[contents.Hit]) -> None:
-    """Make findings of what one batch shows."""
-    batch = facts.batch
-    report.batches.append((facts.rows, facts.seq))
-    shown = {"input_ids": facts.ids}
-    if batch.mask is not None:
-        shown["attention_mask"] = batch.mask.long()
-    if batch.position_ids is not None:
-        shown["position_ids"] = batch.position_ids
-    if facts.labels is not None:
-        shown["labels"] = facts.labels
-    known = {finding.code for finding in report.findings}
-    for code, where, detail in sorted(hits, key=lambda hit: list(FAULTS).index(hit[0])):
-        if code in known or not where.any():  # the same fault in a later batch is told once
-            continue
-        flags = where.numpy()
-        places = {row: flags[row].nonzero()[0].tolist() for row in flags.any(axis=1).nonzero()[0].tolist()}
-        told = [text[0].upper() + text[1:] for text in (_which_tokens(facts, code, places), detail) if text]
-        detail = ". ".join(told)
-        grid = draw(shown, places, facts.tokenizer)
-        report.findings.append(Finding(code, places, grid, detail, number, **FAULTS[code]))
+def _may_tell_samples_apart(name: str, facts: Facts) -> bool:
+    """Tell if something in a batch may say which token belongs to which sample."""
+    value = facts.batch.inputs[name]
+    named = any(word in str(name).lower() for word in ("seq", "sample", "segment", "doc", "cu_"))
+    shaped = isinstance(value, torch.Tensor) and value.shape == facts.ids.shape
+    return name not in OTHER_INPUTS and (named or shaped)
 
 
 def _which_tokens(facts: Facts, code: str, places: dict[int, list[int]]) -> str:
@@ -127,117 +369,9 @@ def _which_tokens(facts: Facts, code: str, places: dict[int, list[int]]) -> str:
     return text + (f" (each named by the label {shift} column before it)" if shift == 1 else "")
 
 
-def _asked(
-    report: Report, facts: Facts, found: set[str], model: behaviour.Model | None, trainer: "Trainer | None"
-) -> tuple[list[contents.Hit], behaviour.Probe | None, torch.Tensor | None]:
-    """Ask the model; return what it shows, the means to ask it more, and the loss of a Trainer."""
-    seen = "what the model sees (padding, neighbours, later tokens)"
-    hits, probe, value = [], None, None
-    if model is None:
-        report.not_checked[seen] = "there is no model"
-        hits = list(contents.unmasked(facts))
-    elif trainer is not None and splits_its_model(trainer):
-        report.not_checked[seen] = "its parts lie in several processes; audit a batch with the whole model"
-    else:
-        rows = behaviour.choose_rows(facts)
-        call = facts.batch.part(rows)
-        if facts.labels is None or "labels.out_of_vocabulary" in found:
-            call.pop("labels", None)
-        try:
-            if trainer is not None and "labels" in call:
-                call, value = as_called(trainer, call)
-            probe = behaviour.Probe(facts, model, rows, call)
-            hits = list(behaviour.faults(probe, found))
-        except Refused as error:
-            report.not_checked[seen] = str(error)
-        else:
-            report.checked.append("that the model sees no padding, neighbour or later token")
-            report.not_checked |= probe.not_checked
-            if len(rows) < facts.rows:
-                report.not_checked["what the model sees in all rows"] = f"it was run on {len(rows)} of them"
-    pad, own = _generation_pad(model), facts.special("pad")
-    if facts.purpose == "generate" and pad is not None and own is not None and pad != own:
-        hits.append(("generation.other_pad", facts.real, f"it pads with id {pad}, the tokenizer with {own}"))
-    return hits, probe, value
-
-
-def _shift_of_the_loss(
-    report: Report,
-    facts: Facts,
-    probe: behaviour.Probe | None,
-    loss: behaviour.Loss | torch.Tensor | None,
-) -> int | None:
-    """Return by how much the loss shifts; None, with the reason in the report, if it cannot be told."""
-    name = "who shifts the labels"
-    if facts.offset is None:
-        if facts.learned.any():
-            report.not_checked[name] = "the labels fit several offsets, or none"
-        return None
-    if probe is None and loss is None:
-        told = "the data do" if int(facts.offset[0]) else "the data do not"
-        report.not_checked[name] = f"{told}; there is no model and no loss to ask"
-        return None
-    try:
-        labels = facts.labels if probe is None else facts.labels[probe.rows]
-        by_loss = behaviour.shift_of_the_loss(probe, labels, loss)
-    except ValueError as error:
-        report.not_checked[name] = str(error)
-        return None
-    report.checked.append(name)
-    return by_loss
-
-
-def _wrong_shifts(facts: Facts, by_loss: int, probe: behaviour.Probe | None) -> Iterator[contents.Hit]:
-    """Add the offset of the data and that of the loss; together they must be 1."""
-    total = facts.offset + by_loss
-    for code, wrong in [("labels.shifted_twice", total > 1), ("labels.never_shifted", total < 1)]:
-        for sum_ in total[wrong].unique().tolist():
-            detail = f"the data shift by {sum_ - by_loss}, the loss by {by_loss}: that makes {sum_}, not 1"
-            values = behaviour.losses_at_offsets(probe, (sum_, 1)) if probe is not None else {}
-            if len(values) == 2:
-                detail += f". Before training the loss on these labels is {values[sum_]:.1f}"
-                detail += f"; on labels shifted once it is {values[1]:.1f}"
-            yield code, (total == sum_)[:, None] & facts.label_places(facts.learned), detail
-
-
-def _note_what_data_cannot_tell(report: Report, facts: Facts, why_no_template: str) -> None:
-    """Say what is not known of this batch, and why."""
-    if facts.out_of_vocabulary.any():
-        report.not_checked["everything else"] = "ids outside the vocabulary stand for nothing"
-        return
-    report.checked = report.checked or ["ids, mask and padding"]
-    if facts.tokenizer is None:
-        report.not_checked["padding that no mask hides, ends of text, BOS"] = "there is no tokenizer"
-    if facts.purpose == "train" and facts.batch.inputs.get("labels") is None:
-        report.not_checked["labels"] = "the batch has none"
-    turns = "turns, answers and their ends"
-    if not any(facts.turns):
-        reason = "no row has a turn as the chat template writes it" if facts.template else why_no_template
-        report.not_checked[turns] = reason
-    else:
-        report.checked = list(dict.fromkeys([*report.checked, turns]))
-        report.not_checked["words that spell out a whole turn"] = "in token ids they look like a real one"
-    if facts.purpose == "train":
-        report.not_checked["prompts for generation"] = "audit a batch of them with purpose='generate'"
-
-
-def _template(tokenizer: PreTrainedTokenizerBase | None) -> tuple[Template | None, str]:
-    """Read the marks of a chat template; without one, say why."""
-    if tokenizer is None:
-        return None, "there is no tokenizer"
-    try:
-        return Template(tokenizer), ""
-    except ValueError as error:
-        return None, str(error)
-
-
 def _vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase | None) -> int | None:
     """Return how many ids there are: by the model, else by the tokenizer."""
     try:
         return model.get_input_embeddings().weight.shape[0]
     except (AttributeError, NotImplementedError):  # no model, or none of transformers
         return max(tokenizer.get_vocab().values()) + 1 if tokenizer is not None else None
-
-
-def _generation_pad(model: Any) -> int | None:
-    return getattr(getattr(model, "generation_config", None), "pad_token_id", None)

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from tinylib.labels import IGNORE_INDEX
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -43,33 +45,47 @@ class Batch:
         }
 
 
-def read(batch: Any) -> Batch:
+LEARNED_MASKS = ("completion_mask", "assistant_masks", "loss_mask")
+"""Names under which frameworks say what is learned, in place of labels: 1 for a token that is."""
+
+
+def read(batch: Any, purpose: str = "train") -> Batch:
     """Read a batch: what ``model(**batch)`` would be called with.
 
     Args:
         batch: A mapping with ``input_ids`` and, if there are any, ``attention_mask`` (of two or four
-            dimensions), ``position_ids`` and ``labels``, as tensors on any device, numpy arrays or lists.
-            Whatever else is in it is left alone.
+            dimensions), ``position_ids`` and ``labels`` (or, in place of them, one of `LEARNED_MASKS`), as
+            tensors on any device, numpy arrays or lists. Whatever else is in it is left alone.
+        purpose: ``"train"``, or ``"generate"``: then no labels are looked for.
 
     Raises:
         ValueError: It is no such mapping, or one of its parts is not what it should be; the message names it.
     """
     if not isinstance(batch, Mapping):
-        raise ValueError(
-            "audit() takes what model(**batch) is called with: a mapping that has input_ids; a data loader "
-            f"or a list of such batches; or a Trainer. This is a {type(batch).__name__}."
-        )
+        raise ValueError(_what_it_is(batch))
     if batch.get("input_ids") is None:
         names = ", ".join(map(str, batch)) or "nothing"
-        raise ValueError(
-            f"The batch has no input_ids, only {names}. If they go by another name, rename them."
-        )
+        inner = next((name for name, value in batch.items() if isinstance(value, Mapping)), None)
+        hint = "If they go by another name, rename them." if inner is None else f"Give what is in {inner!r}."
+        raise ValueError(f"The batch has no input_ids, only {names}. {hint}")
     inputs = {name: _tensor(name, value) for name, value in batch.items()}
     shape = tuple(inputs["input_ids"].shape)
+    if len(shape) == 1:
+        raise ValueError(
+            f"input_ids have shape {shape}: this is one example, no batch of shape (rows, tokens). Give what "
+            "the collator makes of several, collator([example, ...]), or a DataLoader; one row alone: [row]."
+        )
     if len(shape) != 2 or 0 in shape:
-        raise ValueError(f"input_ids have shape {shape}; a batch has (rows, tokens). One row alone: [row].")
+        raise ValueError(f"input_ids have shape {shape}; a batch has (rows, tokens).")
+    if purpose == "train" and inputs.get("labels") is None:
+        inputs |= _other_labels(inputs)
     ids = _whole(inputs, "input_ids")
     labels = _whole(inputs, "labels")
+    if labels is not None and labels.numel() == len(ids) and labels.shape != ids.shape:
+        raise ValueError(
+            f"labels have shape {tuple(labels.shape)}, one for each row: they are those of a classifier. The "
+            "audit is about causal language models, whose labels are tokens."
+        )
     positions = _whole(inputs, "position_ids")
     if positions is not None:
         positions = positions.expand(ids.shape) if positions.shape == ids[:1].shape else positions
@@ -79,15 +95,51 @@ def read(batch: Any) -> Batch:
     return Batch(inputs, ids, mask, mask_4d, positions, fitting)
 
 
+def _what_it_is(batch: Any) -> str:
+    """Say of what is no batch what to give instead."""
+    takes = "audit() takes what model(**batch) is called with: a mapping that has input_ids"
+    if isinstance(batch, tuple | list):
+        return f"This is a {type(batch).__name__} of {len(batch)}. {takes}: {{'input_ids': x, 'labels': y}}."
+    if (
+        hasattr(batch, "__getitem__")
+        and hasattr(batch, "__len__")
+        and not isinstance(batch, torch.Tensor | str)
+    ):
+        return (
+            f"This is a {type(batch).__name__}; of a data set give a DataLoader with its collator. {takes}."
+        )
+    return (
+        f"{takes}; a data loader or a list of such batches; or a Trainer. This is a {type(batch).__name__}."
+    )
+
+
+def _other_labels(inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Make labels of a mask of what is learned; refuse labels under another name: nobody would see them."""
+    for name in LEARNED_MASKS:
+        if inputs.get(name) is not None:
+            _check_shape(name, torch.as_tensor(inputs[name]), inputs["input_ids"])
+            return {
+                "labels": inputs["input_ids"].masked_fill(torch.as_tensor(inputs[name]) == 0, IGNORE_INDEX)
+            }
+    for name in inputs:
+        if name == "y" or any(word in str(name).lower() for word in ("label", "target")):
+            raise ValueError(f"The batch has no labels, but {name!r}: if they are the labels, rename them.")
+    return {}
+
+
 def _tensor(name: str, value: Any) -> Any:
-    """Turn numpy arrays and lists into tensors; leave alone what is no part of a rectangle."""
+    """Turn numbers in numpy arrays and lists into tensors; leave alone what is no part of a rectangle."""
     if isinstance(value, np.ndarray):
-        return torch.tensor(value)
-    if name in ("input_ids", "attention_mask", "position_ids", "labels"):
+        return torch.tensor(value) if value.dtype.kind in "biuf" else value
+    if name in ("input_ids", "attention_mask", "position_ids", "labels", *LEARNED_MASKS):
         if isinstance(value, list | tuple):
             try:
-                return torch.tensor(value)
-            except (ValueError, TypeError) as error:
+                return (
+                    torch.stack(list(value))
+                    if isinstance(next(iter(value), 0), torch.Tensor)
+                    else torch.tensor(value)
+                )
+            except (ValueError, TypeError, RuntimeError) as error:
                 raise ValueError(
                     f"{name} are lists of different lengths, or not of numbers ({error}). Audit the batch "
                     "after the collator has made a rectangle of it."
@@ -109,6 +161,7 @@ def _whole(inputs: Mapping[str, Any], name: str) -> torch.Tensor | None:
 
 
 def _check_shape(name: str, tensor: torch.Tensor, ids: torch.Tensor) -> None:
+    """Refuse what is no rectangle of the batch's own shape."""
     if tensor.shape != ids.shape:
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}, input_ids {tuple(ids.shape)}.")
 

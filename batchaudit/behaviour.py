@@ -5,6 +5,7 @@ thing changed, in eval mode and without gradients.
 """
 
 import inspect
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, one_hot
 
+from batchaudit.batch import Batch
 from batchaudit.contents import Hit
 from batchaudit.facts import Facts
 from batchaudit.offsets import OFFSETS, loss_offset
@@ -28,6 +30,7 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """A loss of logits ``(rows, seq, vocabulary)`` and labels ``(rows, seq)``."""
 
 MOST_LOGITS = 1_000_000_000  # bytes of one pass: more rows than these are not asked about
+MOST_PASSES = 8  # one with a Trainer, one more if its loss keeps no logits; then each thing that is changed
 # As shares of the logits' spread. What a hidden token does is 0, unless it changes how others are rounded.
 LEAK, LEAK_IN_16_BITS, ROUNDING_OF_16_BITS = 1e-3, 0.05, 0.1
 KINDS = 64  # of labels that a loss is asked about
@@ -62,8 +65,16 @@ class Probe:
         rows: The rows to ask about.
         call: What the model is really called with, if that is not the batch: a Trainer adds to it.
 
+    Attributes:
+        logits: Of the batch as it is, of shape ``(rows, seq, vocabulary)``.
+        nan: Where one of them is NaN; bool of shape ``(rows, seq)``.
+        loss: What the model computed, or None.
+        checked: What it was asked.
+        not_checked: What it could not be asked, and why.
+
     Raises:
         Refused: Now or later: the model cannot be called so.
+        ValueError: It gives no logits for each token.
     """
 
     def __init__(self, facts: Facts, model: Model, rows: list[int], call: dict[str, Any]) -> None:
@@ -71,13 +82,26 @@ class Probe:
         self.device = _device(model)
         self.inputs = {name: value for name, value in call.items() if name not in NOT_INPUTS}
         self.real = facts.real[rows]
+        self.checked: list[str] = []
         self.not_checked: dict[str, str] = {}
         labels = call.get("labels") if facts.labels is not None else None
         output = self._output(**({} if labels is None else {"labels": labels}))
         self.loss = getattr(output, "loss", None)
         kept = isinstance(output, torch.Tensor) or getattr(output, "logits", None) is not None
         self.logits = self.logits_of(output if kept else self._output())  # a fused loss keeps none
-        self.spread = float(self.logits[self.real.to(self.logits.device)].float().std())
+        self._check_shape()
+        self.nan = self.logits.isnan().any(dim=-1).cpu()
+        finite = self.logits[self.real.to(self.logits.device)].float()
+        self.spread = float(finite[finite.isfinite()].std()) if not self.nan.any() else float("nan")
+
+    def _check_shape(self) -> None:
+        """Refuse what gives no logits for each token."""
+        expected = tuple(self.real.shape)
+        if self.logits.dim() != 3 or tuple(self.logits.shape[:2]) != expected:
+            raise ValueError(
+                f"The model gives logits of shape {tuple(self.logits.shape)} for {expected} tokens: a causal "
+                "language model gives (rows, tokens, vocabulary). Is it a classifier, or without its head?"
+            )
 
     def _output(self, **changes: Any) -> Any:
         inputs = self._on_device({**self.inputs, **changes})
@@ -90,19 +114,33 @@ class Probe:
             return inputs
         return {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
 
-    def generated(self) -> torch.Tensor:
-        """Return what generate() makes of the prompts' last column, of shape ``(rows, 1, vocabulary)``."""
+    def generated(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Let generate() write two tokens after the prompts.
+
+        Returns:
+            The logits that it chose them by, of shape ``(rows, 2, vocabulary)``, and the first token,
+            ``(rows, 1)``.
+        """
         with refusals(), library_warnings():
             output = self.model.generate(
-                **self._on_device(self.inputs), max_new_tokens=1, do_sample=False, num_beams=1,
-                return_dict_in_generate=True, output_logits=True,
+                **self._on_device(self.inputs), max_new_tokens=2, min_new_tokens=2, do_sample=False,
+                num_beams=1, return_dict_in_generate=True, output_logits=True,
             )  # fmt: skip
-        return output.logits[0][:, None]
+        return torch.stack(output.logits, dim=1), output.sequences[:, -2:-1]
 
     def logits_of(self, output: Any) -> torch.Tensor:
         """Return the logits of the batch's own columns; prompt tuning puts others before them."""
-        logits = output if isinstance(output, torch.Tensor) else output.logits
-        return logits[:, -self.real.shape[1] :]
+        logits = output if isinstance(output, torch.Tensor) else getattr(output, "logits", None)
+        if logits is None:
+            raise ValueError(
+                f"The model gives no logits, but a {type(output).__name__}. Give it with its head."
+            )
+        return logits[:, -self.real.shape[1] :] if logits.dim() == 3 else logits
+
+    def last_two(self, **changes: Any) -> torch.Tensor:
+        """Return the logits of another call's last two columns."""
+        output = self._output(**changes)
+        return (output if isinstance(output, torch.Tensor) else output.logits)[:, -2:]
 
     def with_changes(self, **changes: Any) -> torch.Tensor:
         """Return the logits of another call."""
@@ -164,6 +202,10 @@ def faults(probe: Probe, found: set[str]) -> Iterator[Hit]:
         probe: The model and the rows.
         found: Codes of faults that the data have shown; what follows from them is not told again.
     """
+    if probe.nan.any():
+        yield _nan(probe)
+        probe.not_checked["what the model sees"] = "its logits are NaN, from which nothing follows"
+        return
     facts = probe.facts
     real, before_text = probe.real, facts.pads_before_text[probe.rows]
     hidden = facts.batch.mask is not None or facts.batch.mask_4d is not None
@@ -173,24 +215,53 @@ def faults(probe: Probe, found: set[str]) -> Iterator[Hit]:
         yield from _generated(probe, before_text, found)
     elif before_text.any():
         moved, most = probe.moved(before_text, real)
+        probe.checked.append("that the model sees no padding")
         counted |= before_text.any(dim=1, keepdim=True) & ~moved.any()
         if moved.any() and "mask.shows_pads" not in found:
             code = "mask.ignored" if hidden else "mask.missing"
             leak = hidden
-            yield code, probe.everywhere(before_text) & moved.any(dim=1, keepdim=True), _by(most)
-    samples = facts.starts[probe.rows].cumsum(dim=1)
-    if facts.starts.any() and "packing.positions_run_on" not in found:
-        several = facts.starts[probe.rows].any(dim=1, keepdim=True)
-        odd = samples % 2 == 1
-        moved, most = probe.moved(real & ~odd & several, real & odd)
+            yield Hit(code, probe.everywhere(before_text) & moved.any(dim=1, keepdim=True), _by(most))
+    starts = facts.starts[probe.rows]
+    if starts.any():
+        moved, most = neighbours(probe, starts)
         leak |= bool(moved.any())
-        yield "packing.samples_see_each_other", moved, _by(most)
+        yield Hit("packing.samples_see_each_other", moved, _by(most))
+        several = starts.any(dim=1, keepdim=True)
         counted |= several & (facts.batch.mask_4d is not None) & ~moved.any()
     yield from _positions(probe, counted)
     if not leak:
         last = real & (real.flip(1).cumsum(dim=1).flip(1) == 1)
         moved, most = probe.moved(last, real & ~last)
-        yield "model.sees_later_tokens", moved, _by(most)
+        probe.checked.append("that it sees no later token")
+        yield Hit("model.sees_later_tokens", moved, _by(most))
+
+
+def neighbours(probe: Probe, starts: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """Replace every other sample; return which tokens of the rest moved, and the largest difference.
+
+    Args:
+        probe: The model and the rows.
+        starts: Where another sample begins in these rows; bool of shape ``(rows, seq)``.
+    """
+    odd = starts.cumsum(dim=1) % 2 == 1
+    several = starts.any(dim=1, keepdim=True)
+    probe.checked.append("that packed samples do not see each other")
+    return probe.moved(probe.real & ~odd & several, probe.real & odd)
+
+
+def _nan(probe: Probe) -> Hit:
+    """Say where logits are NaN."""
+    nan, pads = probe.nan, ~probe.real
+    padded = pads.any(dim=1)
+    if (nan & probe.real).all() or nan.all():
+        place = "everywhere"
+    elif not (nan & probe.real).any():
+        place = "at pads only"
+    elif not nan.any(dim=1)[~padded].any() and padded.any() and not padded.all():
+        place = "in padded rows only"
+    else:
+        place = "in some places"
+    return Hit("model.nan", probe.everywhere(nan), f"{place}: {int(nan.sum())} of {nan.numel()} positions")
 
 
 def _by(most: float) -> str:
@@ -216,8 +287,8 @@ def _positions(probe: Probe, rows: torch.Tensor) -> Iterator[Hit]:
     differs = ~probe.same(probe.with_changes(position_ids=proper), probe.logits, probe.real & rows)
     packed = probe.facts.starts[probe.rows].any(dim=1, keepdim=True)
     detail = "with positions that count real tokens only, the logits differ"
-    yield "positions.count_pads", probe.everywhere(differs & ~packed), detail
-    yield "packing.positions_run_on", probe.everywhere(differs & packed), detail
+    yield Hit("positions.count_pads", probe.everywhere(differs & ~packed), detail)
+    yield Hit("packing.positions_run_on", probe.everywhere(differs & packed), detail)
 
 
 def _generated(probe: Probe, before_text: torch.Tensor, found: set[str]) -> Iterator[Hit]:
@@ -227,15 +298,33 @@ def _generated(probe: Probe, before_text: torch.Tensor, found: set[str]) -> Iter
     if not probe.takes("attention_mask"):
         probe.not_checked["whether padding is seen"] = "the model takes no attention_mask"
         return
-    logits = probe.generated() if hasattr(probe.model, "generate") else probe.logits
+    rows = before_text.any(dim=1, keepdim=True)
     proper = {"attention_mask": probe.real.long(), "position_ids": _proper_positions(probe)}
-    right = probe.with_changes(**{name: value for name, value in proper.items() if probe.takes(name)})
-    differs = ~probe.same(logits[:, -1:], right[:, -1:], before_text.any(dim=1, keepdim=True))
+    proper = {name: value for name, value in proper.items() if probe.takes(name)}
+    if hasattr(probe.model, "generate"):
+        logits, first = probe.generated()
+        longer = {
+            name: torch.cat([value, value[:, -1:] + (name == "position_ids")], dim=1)
+            for name, value in proper.items()
+        }
+        ids = torch.cat([probe.inputs["input_ids"].cpu(), first.cpu()], dim=1)
+        right = probe.last_two(input_ids=ids, **longer)
+    else:
+        logits, right = probe.logits[:, -1:], probe.with_changes(**proper)[:, -1:]
+    if right.isnan().any() or logits.isnan().any():
+        probe.not_checked["whether padding is seen"] = "logits are NaN"
+        return
+    probe.checked.append("that the model sees no padding")
+    differs = ~probe.same(logits, right, rows)
     given = probe.inputs.get("position_ids") is not None
     mask = probe.facts.batch.mask
     code = "mask.missing" if mask is None else "positions.count_pads" if given else "mask.ignored"
     detail = "generate() scores the first new token otherwise than with the mask"
-    yield code, probe.everywhere(before_text & differs), detail
+    yield Hit(code, probe.everywhere(before_text & differs[:, :1]), detail)
+    if differs.shape[1] == 2 and not differs[:, 0].any():
+        probe.checked.append("that it goes on as it began")
+        detail = "generate() scores the second new token otherwise than a forward pass on all of the row"
+        yield Hit("generation.later_tokens", probe.everywhere(before_text & differs[:, 1:]), detail)
 
 
 def shift_of_the_loss(probe: Probe | None, labels: torch.Tensor, loss: Loss | float | None) -> int:
@@ -252,6 +341,8 @@ def shift_of_the_loss(probe: Probe | None, labels: torch.Tensor, loss: Loss | fl
     """
     if callable(loss):
         return _favoured(labels, loss)
+    if probe.nan.any():
+        raise ValueError("the model's logits are NaN")
     value = probe.loss if loss is None else loss
     if value is None:
         raise ValueError("the model computes no loss; pass yours, audit(..., loss=function)")
@@ -276,9 +367,40 @@ def _favoured(labels: torch.Tensor, loss: Loss) -> int:
         except Exception as error:  # somebody's own function
             raise ValueError(f"the loss raised {type(error).__name__}: {error!s:.200}") from error
     best, second = sorted(values.values())[:2]
+    if not math.isfinite(best):
+        raise ValueError(f"the loss is {best}")
     if not best < second:
         raise ValueError("the labels are too much alike to tell")
     return min(values, key=values.__getitem__)
+
+
+def ignores(index: int, loss: Loss) -> bool:
+    """Tell if a loss leaves out labels of this index: then it is a mean over the others, at some offset."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 4 * torch.randn(2, 16, KINDS, generator=generator)
+    labels = torch.randint(0, KINDS, (2, 16), generator=generator)
+    left_out = torch.arange(16) % 3 == 1
+    try:
+        value = loss(logits, labels.masked_fill(left_out, index))
+        loss_offset(value, logits, labels.masked_fill(left_out, IGNORE_INDEX))
+    except Exception:  # of somebody's own function, or ours: it counts them
+        return False
+    return True
+
+
+def model_ignores(model: Model | None, batch: Batch, index: int) -> bool:
+    """Tell the same of a model's own loss, which is computed once more for it.
+
+    Not on a GPU, where a label out of range is an assertion that ends the process.
+    """
+    if model is None or (_device(model) or torch.device("cpu")).type != "cpu":
+        return False
+    try:
+        output = model(**batch.inputs)
+        loss_offset(output.loss, output.logits, batch.labels.masked_fill(batch.labels == index, IGNORE_INDEX))
+    except Exception:  # of somebody's own model, or ours
+        return False
+    return True
 
 
 def losses_at_offsets(probe: Probe, offsets: Sequence[int]) -> dict[int, float]:

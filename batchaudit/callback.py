@@ -15,7 +15,8 @@ class AuditCallback(TrainerCallback):
 
     Args:
         trainer: The Trainer whose callback it is.
-        stop: Raise a ValueError if anything is found, so that no time is spent on such a training.
+        stop: Raise a ValueError if there is a fault, so that no time is spent on such a training. Otherwise
+            nothing ends it, neither a finding nor an audit that fails.
         allow: Codes that do not count for ``stop``, since they are intended.
         batches: How many batches to look at.
     """
@@ -27,7 +28,12 @@ class AuditCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Audit; called by the Trainer."""
-        report = audit(self.trainer, batches=self.batches)
+        try:
+            report = audit(self.trainer, batches=self.batches)
+        except Exception as error:  # a batch that cannot be read is the training's own affair
+            if self.stop:
+                raise
+            report = f"The audit could not be made: {type(error).__name__}: {error}"
         if self.stop:
             report.raise_for_findings(self.allow)
         if state.is_world_process_zero:

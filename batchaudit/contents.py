@@ -2,40 +2,58 @@
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 
 from batchaudit.facts import Facts
+from batchaudit.turns import Turn
 
-Hit = tuple[str, torch.Tensor, str]
-"""A fault's code, where it is (bool of shape ``(rows, seq)``), and what more there is to say."""
+
+class Hit(NamedTuple):
+    """A fault that was found.
+
+    Attributes:
+        code: A key of `batchaudit.FAULTS`.
+        where: Bool of shape ``(rows, seq)``.
+        detail: What more there is to say.
+        severity: ``"note"`` if it may be meant so.
+        variant: Which of the code's causes it is (a key of `batchaudit.report.VARIANTS`), if that is known.
+    """
+
+    code: str
+    where: torch.Tensor
+    detail: str = ""
+    severity: Literal["fault", "note"] = "fault"
+    variant: str = ""
 
 
 def faults(facts: Facts) -> Iterator[Hit]:
     """Find what can be seen from the data alone; a fault that is nowhere is no fault."""
     checks = [_vocabulary]
     if not facts.out_of_vocabulary.any():  # such ids stand for nothing
-        checks += [_mask, _bos, _turns, _packing]
+        checks += [_mask, _chat, _packing]
         checks += _of_purpose(facts)
     for check in checks:
-        yield from ((code, where, detail) for code, where, detail in check(facts) if where.any())
+        yield from (hit for hit in check(facts) if hit.where.any())
 
 
 def _of_purpose(facts: Facts) -> list[Callable[[Facts], Iterator[Hit]]]:
     if facts.purpose == "generate":
-        return [_right_side]
-    return [] if facts.labels is None else [_labels, _supervision, _boundaries]
+        return [_right_side, _prompts]
+    return [] if facts.labels is None else [_labels, _supervision, _boundaries, _plain_text]
 
 
 def _vocabulary(facts: Facts) -> Iterator[Hit]:
     if facts.purpose == "train" and facts.batch.labels_do_not_fit:
         shapes = tuple(facts.batch.inputs["labels"].shape), tuple(facts.ids.shape)
-        yield "labels.shape", torch.ones_like(facts.real), "labels {}, input_ids {}".format(*shapes)
-    yield "input_ids.out_of_vocabulary", facts.out_of_vocabulary, _values(facts.ids, facts.out_of_vocabulary)
+        yield Hit("labels.shape", torch.ones_like(facts.real), "labels {}, input_ids {}".format(*shapes))
+    strange = facts.out_of_vocabulary
+    yield Hit("input_ids.out_of_vocabulary", strange, _values(facts.ids, strange))
     if facts.labels is not None:
         invalid = facts.invalid_labels
-        yield "labels.out_of_vocabulary", invalid, _values(facts.labels, invalid)
+        yield Hit("labels.out_of_vocabulary", invalid, _values(facts.labels, invalid))
 
 
 def _values(tensor: torch.Tensor, where: torch.Tensor) -> str:
@@ -48,9 +66,9 @@ def _mask(facts: Facts) -> Iterator[Hit]:
     if mask is None:
         return
     none = ~mask.any(dim=1, keepdim=True)
-    yield "mask.hides_row", none & facts.real, ""
-    yield "mask.hides_tokens", facts.real & ~mask & ~none, ""
-    yield "mask.shows_pads", facts.pads & mask, ""
+    yield Hit("mask.hides_row", none & facts.real)
+    yield Hit("mask.hides_tokens", facts.real & ~mask & ~none)
+    yield Hit("mask.shows_pads", facts.pads & mask)
 
 
 def unmasked(facts: Facts) -> Iterator[Hit]:
@@ -61,33 +79,60 @@ def unmasked(facts: Facts) -> Iterator[Hit]:
     batch = facts.batch
     told_apart = batch.mask is not None or batch.mask_4d is not None or batch.position_ids is not None
     if not told_apart and (facts.purpose == "train" or facts.pad_id in facts.ends):
-        yield "mask.missing", facts.pads_before_text, ""
+        yield Hit("mask.missing", facts.pads_before_text)
 
 
 def _right_side(facts: Facts) -> Iterator[Hit]:
     last = facts.pads & (facts.pads[:, -1:] & facts.real.any(dim=1, keepdim=True))
     first_real = facts.real.long().argmax(dim=1, keepdim=True)
-    yield "padding.right_side", last & (torch.arange(facts.seq) > first_real), ""
+    yield Hit("padding.right_side", last & (torch.arange(facts.seq) > first_real))
 
 
-def _bos(facts: Facts) -> Iterator[Hit]:
+def _prompts(facts: Facts) -> Iterator[Hit]:
+    """Find prompts that do not end where an answer begins."""
+    rows = range(facts.rows)
+    last = (facts.real * torch.arange(1, facts.seq + 1)).amax(dim=1).tolist()  # one after the last token
+    why: dict[str, list[int]] = {}
+    for row, reading, stop in zip(rows, facts.readings, last):
+        if not stop or (reading.unread and reading.unread[-1].stop >= stop):
+            continue
+        if not reading.turns:
+            if facts.ids[row, stop - 1] == facts.special("eos"):
+                why.setdefault("an end of text is its last token", []).append(row)
+        elif reading.turns[-1].role != "assistant":
+            why.setdefault("nothing announces the answer", []).append(row)
+        elif reading.turns[-1].end:
+            why.setdefault("its last answer has ended", []).append(row)
+        elif not reading.turns[-1].blank and not facts.template.words(
+            "".join(facts.template.text(facts.ids[row, reading.turns[-1].latest : stop].tolist()))
+        ):
+            why.setdefault("spaces come after what announces the answer", []).append(row)
+    where = torch.zeros_like(facts.real)
+    for row in sorted(row for rows in why.values() for row in rows):
+        where[row, last[row] - 1] = True
+    yield Hit(
+        "prompt.not_open", where, "; ".join(f"{reason} (row {rows[0]})" for reason, rows in why.items())
+    )
+
+
+def _chat(facts: Facts) -> Iterator[Hit]:
     bos = facts.special("bos")
-    if bos is not None and bos not in facts.ends | {facts.pad_id}:
+    meant = facts.template is not None and facts.template.writes_two_bos
+    if bos is not None and not meant and bos not in facts.ends | {facts.pad_id}:
         twice = torch.zeros_like(facts.real)
         twice[:, 1:] = (facts.ids[:, 1:] == bos) & (facts.ids[:, :-1] == bos)
-        yield "chat.two_bos", twice & facts.real, ""
-
-
-def _turns(facts: Facts) -> Iterator[Hit]:
-    yield "chat.forged_turn", facts.forged, ""
+        twice[:, 1:] &= facts.real[:, :-1]
+        yield Hit("chat.two_bos", twice & facts.real)
+    yield Hit("chat.bos_inside", facts.bos_inside)
+    yield Hit("chat.forged_turn", facts.forged)
 
 
 def _packing(facts: Facts) -> Iterator[Hit]:
     unmarked = facts.unmarked_starts
     if facts.batch.mask_4d is None:  # the mask can only hide columns, so that the positions must tell
-        yield "packing.positions_run_on", unmarked, ""
+        yield Hit("packing.positions_run_on", unmarked)
     first = facts.starts & facts.learned[:, : facts.seq]
-    yield "packing.first_label", facts.label_places(_wider(first)), ""
+    yield Hit("packing.first_label", facts.label_places(_wider(first)))
 
 
 def _wider(columns: torch.Tensor) -> torch.Tensor:
@@ -95,73 +140,141 @@ def _wider(columns: torch.Tensor) -> torch.Tensor:
 
 
 def _labels(facts: Facts) -> Iterator[Hit]:
-    yield "labels.other_tokens", facts.mismatched_labels, ""
-    yield "labels.padding", facts.label_places(facts.learned & _wider(facts.pads)), ""
+    other = facts.mismatched_labels & ~facts.label_places(_wider(facts.pads))
+    eos = facts.special("eos")
+    if eos is not None and other.any() and bool((facts.labels[other] == eos).all()):
+        # Under the token after an answer, as a target of its own: the text itself has another mark there.
+        before = facts.learned & (facts.tokens == facts._named)
+        after_answer = torch.zeros_like(facts.learned)
+        after_answer[:, 1:] = before[:, :-1]
+        if not (other & ~facts.label_places(after_answer)).any():
+            yield Hit("labels.other_tokens", other, "each is an end of text after an answer", "note")
+            other = torch.zeros_like(other)
+    yield Hit("labels.other_tokens", other)
+    yield Hit("labels.padding", facts.label_places(facts.learned & _wider(facts.pads) & ~facts.beyond))
 
 
 def _supervision(facts: Facts) -> Iterator[Hit]:
     nothing = ~facts.learned.any(dim=1, keepdim=True) & facts.real
-    if nothing.any(dim=1).all():
-        yield "labels.nothing_in_batch", nothing, ""
-    else:
-        yield "labels.nothing_in_row", nothing, ""
+    code = "labels.nothing_in_batch" if nothing.any(dim=1).all() else "labels.nothing_in_row"
+    yield Hit(code, nothing)
 
 
 def _boundaries(facts: Facts) -> Iterator[Hit]:
-    """Compare what is learned with the turns of the assistant's; without turns, look at the last token."""
+    """Compare what is learned with the turns of the assistant's."""
     names = ("labels.prompt", "labels.starts_early", "labels.starts_late", "labels.end_of_turn",
-             "labels.end_cut_off")  # fmt: skip
+             "labels.end_cut_off", "labels.some_answers")  # fmt: skip
     where = {name: torch.zeros_like(facts.learned) for name in names}
-    prompt, early, late, end_of_turn, cut_off = (places.numpy() for places in where.values())
-    everything = (facts.learned & ~_wider(facts.pads)).numpy()
-    forged, starts = facts.forged.any(dim=1).tolist(), _wider(facts.starts).numpy()
-    for row, turns in enumerate(facts.turns):
+    prompt, early, late, end_of_turn, cut_off, some = (places.numpy() for places in where.values())
+    everything = (facts.learned & (~_wider(facts.pads) | facts.beyond)).numpy()
+    new = _wider(facts.starts).numpy()
+    answers = 0
+    for row, reading in enumerate(facts.readings):
         learned = everything[row]
-        if forged[row] or not learned.any():
+        if not reading.turns or not learned.any():
             continue
-        if not turns:
-            _end_of_text(facts, row, learned, end_of_turn)
-            continue
-        outside = learned & ~starts[row]
-        for turn in turns:
+        outside, silent, spoken = learned & ~new[row], [], 0
+        for turn in reading.turns:
             if turn.role != "assistant":
                 continue
             outside[turn.start : turn.stop] = False
+            if turn.end:
+                outside[turn.end[-1]] = False
             said = np.flatnonzero(learned[turn.start : turn.stop]) + turn.start
             if not len(said):
+                silent += [] if turn.blank else [range(turn.start, turn.stop)]
                 continue
+            spoken += 1
+            if _overlaps(turn, reading.unread):
+                continue
+            answers += 1
             if said[0] > turn.latest:
                 late[row, turn.start : said[0]] = True
-            if turn.end is None:
+            if not turn.end and not turn.followed and facts.template.ends_last:
                 cut_off[row, turn.stop - 1] = True
-            elif not learned[turn.end]:
-                end_of_turn[row, turn.end] = True
-        if outside.any():
-            for first, last in _before_the_turns(facts, row):
-                outside[first:last] = False
+            elif turn.end and not learned[list(turn.end)].any():
+                end_of_turn[row, list(turn.end)] = True
+        # Where each turn begins with a BOS, nobody can tell turns of one conversation from several.
+        one_chat = not (facts.template.starts_each_time or reading.forged)
+        for answer in silent if spoken and one_chat else ():
+            some[row, answer.start : answer.stop] = True
+        for unknown in (*reading.unread, *_before_the_turns(facts, row)):
+            outside[unknown.start : unknown.stop] = False
         if outside.any():
             other = outside.copy()
-            for turn in turns:
+            for turn in reading.turns:
                 if turn.role == "assistant":
                     other[turn.header : turn.start] = False
             (prompt if other.any() else early)[row] = outside
+    _none_written(facts, where, answers)
+    shifted = torch.from_numpy(early.any(axis=1) & end_of_turn.any(axis=1))[:, None]
     for name, places in where.items():
-        yield name, facts.label_places(places), ""
+        note = name == "labels.some_answers"
+        both = name in ("labels.starts_early", "labels.end_of_turn") and bool(shifted.any())
+        label_places = facts.label_places(places)
+        yield Hit(name, label_places, "", "note" if note else "fault", "shifted" if both else "")
 
 
-def _before_the_turns(facts: Facts, row: int) -> Iterator[tuple[int, int]]:
+def _overlaps(turn: Turn, unread: list[range]) -> bool:
+    return any(r.start < turn.stop and turn.header < r.stop for r in unread)
+
+
+def _none_written(facts: Facts, where: dict[str, torch.Tensor], answers: int) -> None:
+    """Tell answers that were cut off from those that never had an end: all of them, and short ones too."""
+    cut_off = where["labels.end_cut_off"]
+    lengths = facts.real.sum(dim=1)
+    rows = cut_off.any(dim=1)
+    if int(cut_off.sum()) == answers and (lengths[rows] < lengths.max()).any():
+        where["labels.no_end_written"] = cut_off.clone()
+        cut_off[:] = False
+
+
+def _before_the_turns(facts: Facts, row: int) -> Iterator[range]:
     """Find samples that begin in the middle of a turn, nobody knows whose; up to their first header."""
+    if facts.begins_with_a_turn[row]:
+        return
     cuts = [0, *np.flatnonzero(facts.starts[row].numpy()).tolist(), facts.seq]
     for begin, stop in pairwise(cuts):
-        header = next((turn.header for turn in facts.turns[row] if begin <= turn.header < stop), stop)
+        header = next((t.header for t in facts.turns[row] if begin <= t.header < stop), stop)
         ids = facts.ids[row, begin:header][facts.real[row, begin:header]].tolist()
-        if facts.template.ends & set(ids) or facts.template.words("".join(facts.template.text(ids))):
-            yield begin, header
+        if facts.ends & set(ids) or facts.template.words("".join(facts.template.text(ids))):
+            yield range(begin, header)
 
 
-def _end_of_text(facts: Facts, row: int, learned: np.ndarray, where: np.ndarray) -> None:
-    """Mark an EOS at the end of a text that is not learned although what comes before it is."""
-    real = facts.real[row].nonzero().flatten().tolist()
+def _ends_in_a_mark(facts: Facts, ids: np.ndarray) -> bool:
+    """Tell if words end in something that may be an end of turn, such as ``<|end|>`` in plain tokens."""
+    text = "".join(facts.tokenizer.convert_ids_to_tokens(ids.tolist())).rstrip("Ċ▁Ġ\n ")
+    return text.endswith((">", "]"))
+
+
+def _plain_text(facts: Facts) -> Iterator[Hit]:
+    """Look for ends where no turn is known: an EOS in the text, and whether what is learned ends in one."""
     eos = facts.special("eos")
-    if len(real) > 1 and facts.ids[row, real[-1]] == eos and learned[real[-2]] and not learned[real[-1]]:
-        where[row, real[-1]] = True
+    if eos is None:
+        return
+    names = ("labels.end_of_turn", "labels.end_cut_off", "labels.no_end_written")
+    where = {name: torch.zeros_like(facts.learned) for name in names}
+    ended, endless, short = 0, [], False
+    lengths = facts.real.sum(dim=1)
+    texts = _wider(facts.real) | facts.beyond
+    everything = (facts.learned & texts).numpy()
+    for row, reading in enumerate(facts.readings):
+        learned = everything[row]
+        if reading.turns or not learned.any():
+            continue
+        ids, text = facts.tokens[row].numpy(), np.flatnonzero(texts[row].numpy())
+        after = text[1:][(ids[text[1:]] == eos) & learned[text[:-1]] & ~learned[text[1:]]]
+        where["labels.end_of_turn"][row, after] = True
+        said = np.flatnonzero(learned)
+        ends = np.isin(ids[said], sorted(facts.ends))
+        ended += int(ends.any())
+        asked = bool((~learned[text[1:]] & (text[1:] < said[0])).any())  # else it is text cut anywhere
+        if asked and said[-1] == text[-1] and not ends[-1] and not _ends_in_a_mark(facts, ids[said[-12:]]):
+            endless.append((row, int(said[-1])))
+            short |= bool(lengths[row] < lengths.max())
+    for row, column in endless:
+        where["labels.end_cut_off" if ended else "labels.no_end_written"][row, column] = True
+    if not ended and not short:  # each may have been cut
+        where["labels.no_end_written"][:] = False
+    for name, places in where.items():
+        yield Hit(name, facts.label_places(places))

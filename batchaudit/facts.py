@@ -1,16 +1,16 @@
 """What the numbers of a batch say by themselves: what is padding, what is learned, where samples begin."""
 
-from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
 import torch
+from torch.nn.functional import pad
 from transformers import PreTrainedTokenizerBase
 
 from batchaudit.batch import Batch
 from batchaudit.offsets import OFFSETS
-from batchaudit.turns import Template, Turn
+from batchaudit.turns import Reading, Template, Turn
 from tinylib.labels import IGNORE_INDEX
 
 Purpose = Literal["train", "generate"]
@@ -20,12 +20,12 @@ class Facts:
     """A batch, read with a tokenizer if there is one.
 
     Labels are turned back to the tokens that they name, whoever shifted them: a *column* is the place of a
-    token. Shifted labels can name up to two tokens beyond the last column.
+    token. Shifted labels can name up to two tokens beyond a row's last one.
 
     Attributes:
         batch: As read.
         tokenizer: Or None.
-        template: The marks of its chat template, or None.
+        template: What its chat template writes, or None.
         vocabulary: How many ids there are, or None.
         out_of_vocabulary: Ids that no token has, bool of shape ``(rows, seq)``.
         invalid_labels: The same of labels.
@@ -33,6 +33,9 @@ class Facts:
         mismatched_labels: Labels that are not that token; bool of shape ``(rows, seq)``.
         tokens: int64 of shape ``(rows, seq + 2)``, -1 beyond the row.
         learned: Whether a label names that token; bool of the same shape.
+        beyond: Which of those are no column of the row, but named by its shifted labels; of the same shape.
+        pads: What is padding, as far as ids, mask and labels tell; bool of shape ``(rows, seq)``.
+        real: What is a token of the text: the rest.
     """
 
     def __init__(
@@ -52,23 +55,46 @@ class Facts:
         self.labels = batch.labels if purpose == "train" else None
         labels = torch.full_like(self.ids, IGNORE_INDEX) if self.labels is None else self.labels
         self.invalid_labels = (labels != IGNORE_INDEX) & ((labels < 0) | (labels >= most))
-        self.offset, self.mismatched_labels = _offsets(
-            self.ids, labels.masked_fill(self.invalid_labels, IGNORE_INDEX)
-        )
-        self._align(labels)
+        valid = labels.masked_fill(self.invalid_labels, IGNORE_INDEX)
+        self._find_edges()
+        edges = self.hidden_edges | self._first | self._last
+        self.offset, self._unfit = _offsets(self.ids, valid, edges)
+        self._align(valid)
+        self.pads = self._pads()
+        self.real = ~self.pads
+        self._compare(valid)
+
+    # Labels
 
     def _align(self, labels: torch.Tensor) -> None:
         """Lay the labels under the tokens that they name."""
         shift = torch.zeros(self.rows, dtype=torch.int64) if self.offset is None else self.offset
         place = torch.arange(self.seq + 2) - shift[:, None]
         inside = (place >= 0) & (place < self.seq)
-        named = labels.gather(1, place.clamp(0, self.seq - 1))
-        self.learned = inside & (named >= 0)
+        self._named = labels.gather(1, place.clamp(0, self.seq - 1)).masked_fill(~inside, IGNORE_INDEX)
+        self.learned = self._named >= 0
         if self.offset is None or int(shift.max()) == 0:
             self.learned[:, 0] = False  # nothing comes before the first token that could predict it
-        self.tokens = torch.nn.functional.pad(self.ids, (0, 2), value=-1)
-        beyond = self.learned[:, self.seq :]
-        self.tokens[:, self.seq :] = torch.where(beyond, named[:, self.seq :], -1)
+        self.tokens = pad(self.ids, (0, 2), value=-1)
+
+    def _compare(self, labels: torch.Tensor) -> None:
+        """Tell labels that name a token beyond their row from those that name another than is there.
+
+        ``ids[:-1]`` and ``labels[1:]``, padded afterwards: the last label of each row is right, though what
+        stands in that column is a pad.
+        """
+        shift = torch.zeros(self.rows, dtype=torch.int64) if self.offset is None else self.offset
+        places = torch.arange(self.seq + 2)
+        last = (self.real * torch.arange(1, self.seq + 1)).amax(dim=1)  # one after the last real token
+        after = (places >= last[:, None]) & (places < (last + shift.clamp(min=0))[:, None])
+        self.beyond = self.learned & after & (self._named != self.tokens)
+        if self.pad_id in self.ends:  # the same token as the text's own end, unless that came before it
+            ended = (self.tokens.roll(1, dims=1) == self.pad_id) & (places == last[:, None])
+            self.beyond |= self.learned & after & ~ended
+        self.tokens = torch.where(self.beyond, self._named, self.tokens)
+        wrong = (self._named != IGNORE_INDEX) & (self._named != self.tokens) & (self.tokens >= 0)
+        wrong &= self._unfit[:, None] if self.offset is None else True
+        self.mismatched_labels = self.label_places(wrong)
 
     def label_places(self, columns: torch.Tensor) -> torch.Tensor:
         """Return where the labels of these tokens are: from ``(rows, seq + 2)`` to ``(rows, seq)``, bool."""
@@ -78,6 +104,8 @@ class Facts:
         inside = (place >= 0) & (place < self.seq + 2)
         return columns.gather(1, place.clamp(0, self.seq + 1)) & inside
 
+    # Padding
+
     def special(self, name: str) -> int | None:
         """Return the id of a special token of the tokenizer, such as ``"eos"``."""
         return getattr(self.tokenizer, f"{name}_token_id", None)
@@ -85,79 +113,101 @@ class Facts:
     @cached_property
     def ends(self) -> set[int]:
         """The ids that end a turn or a text."""
-        ends = {self.special("eos")} | (self.template.ends if self.template else set())
-        return ends - {None}
+        return ({self.special("eos")} | (self.template.ends if self.template else set())) - {None}
 
-    @cached_property
-    def hidden_edges(self) -> torch.Tensor:
-        """What a mask hides at either edge of a row; bool of shape ``(rows, seq)``."""
-        if self.batch.mask is None:
-            return torch.zeros_like(self.ids, dtype=torch.bool)
-        return _run(~self.batch.mask) | _run(~self.batch.mask, from_the_end=True)
-
-    @cached_property
-    def pad_id(self) -> int | None:
-        """The id that this batch is padded with; None if it is not the tokenizer's: then the mask tells."""
+    def _find_edges(self) -> None:
+        """Find what a mask hides at either edge of a row, and runs of the id that rows are padded with."""
+        mask, own, bos = self.batch.mask, self.special("pad"), self.special("bos")
+        nothing = torch.zeros_like(self.ids, dtype=torch.bool)
+        self.hidden_edges = nothing if mask is None else _run(~mask) | _run(~mask, from_the_end=True)
         hidden = self.ids[self.hidden_edges].unique().tolist()
-        own = self.special("pad")
-        return None if len(hidden) == 1 and own not in hidden else own
+        self.pad_id = own
+        if len(hidden) == 1 and own not in hidden:
+            self.pad_id = None  # not the tokenizer's: then the mask tells
+        several_bos = _run(self.ids == bos, from_the_end=True).sum(dim=1) > 1 if bos is not None else nothing
+        if not hidden and several_bos.any():
+            self.pad_id = bos  # no text ends so: these rows are padded with it, whatever the tokenizer says
+        fill = nothing if self.pad_id is None else self.ids == self.pad_id
+        self._first, self._last = _run(fill), _run(fill, from_the_end=True)
 
-    @cached_property
-    def pads(self) -> torch.Tensor:
-        """What is padding, as far as ids, mask and labels tell; bool of shape ``(rows, seq)``."""
+    def _pads(self) -> torch.Tensor:
+        """Tell padding from text: all runs of the pad token at an edge, where it means nothing else."""
         if self.pad_id is None:
             return self.hidden_edges & ~self.hidden_edges.all(dim=1, keepdim=True)
-        fill = self.ids == self.pad_id
-        first, last = _run(fill), _run(fill, from_the_end=True)
-        if self.pad_id == self.special("bos"):  # then the last of them may begin the text
+        first, last = self._first.clone(), self._last.clone()
+        mask = self.batch.mask
+        if self.pad_id == self.special("bos"):  # the last of those before a text begins it, if it is visible
             count = first.sum(dim=1)
             place = (count - 1).clamp(min=0)
-            begins = (count > 0) & (
-                self.batch.mask is None or self.batch.mask.gather(1, place[:, None])[:, 0]
-            )
+            begins = (count > 0) & (mask is None or mask.gather(1, place[:, None])[:, 0])
             first[begins, place[begins]] = False
         if self.pad_id in self.ends:
             if int(first.sum(dim=1).max()) == 1:
                 # One EOS before a text may be the end of another, as in blocks cut out of a long text.
-                visible = first[:, 0] if self.batch.mask is None else first[:, 0] & self.batch.mask[:, 0]
+                visible = first[:, 0] if mask is None else first[:, 0] & mask[:, 0]
                 for row in visible.nonzero().flatten().tolist():
                     text = self.ids[row, 1:].tolist()
                     first[row, 0] = self.template is not None and self.template.begins(text)
-            last[self._ends_among_pads(last, self.seq - (first | last).sum(dim=1))] = False
+            last[self._ends_of_texts(last)] = False
         return first | last
 
-    def _ends_among_pads(self, last: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Find where the first of the pad tokens at a row's end is no padding, but the row's end.
+    def _ends_of_texts(self, last: torch.Tensor) -> torch.Tensor:
+        """Find where the first of the pad tokens at a row's end is no padding, but the text's own end.
 
         Args:
             last: The pad tokens at the rows' ends, bool of shape ``(rows, seq)``.
-            lengths: Of the rows without any pad token at either end.
         """
         found = torch.zeros_like(last)
         mask, positions = self.batch.mask, self.batch.position_ids
-        everywhere, longest = bool(last.any(dim=1).all()), int(lengths.max())
-        for row, place in enumerate((self.seq - last.sum(dim=1)).tolist()):
-            if not 0 < place < self.seq or (positions is not None and positions[row, place] == 0):
+        counts = last.sum(dim=1)
+        places = self.seq - counts
+        longest = int(places.max())
+        # Every row ends with one, the longest with just that one: no collator pads the longest row, unless to
+        # a multiple. So the texts have an end.
+        everywhere = int(counts.min()) >= 1
+        tight = int(counts.min()) == 1 and self.seq % 8 != 0
+        after_first = last & (torch.arange(self.seq) > places[:, None])
+        one_learned = not (self.learned[:, : self.seq] & after_first).any()  # else all of the padding is
+        closing = self.template is not None and self.pad_id in self.template.ends_of_last
+        shown_somewhere = mask is not None and bool((mask & last).any())
+        at = places.clamp(max=self.seq - 1)[:, None]
+        learned_there = (self.learned.gather(1, at)[:, 0] & one_learned).tolist()
+        shown_there = mask.gather(1, at)[:, 0].tolist() if mask is not None else [None] * self.rows
+        filled = (
+            (positions.gather(1, at)[:, 0] == 0).tolist() if positions is not None else [False] * self.rows
+        )
+        shifts = self.offset.tolist() if self.offset is not None else [0] * self.rows
+        for row, place in enumerate(places.tolist()):
+            if not 0 < place < self.seq or filled[row]:
                 continue  # none; or the collator filled up a packed row
-            turns = self.template.turns(self.ids[row, :place].tolist()) if self.template else []
-            if (turns and turns[-1].end is not None) or self.purpose == "generate":
-                # as of a pipeline that ends every text with an EOS of its own
-                found[row, place] = everywhere and (mask is None or bool(mask[row, place]))
-            elif mask is None or mask[row, place] or self.learned[row, place]:
-                found[row, place] = True
-            else:  # a cut row would be as long as any
-                found[row, place] = bool(turns) and int(lengths[row]) < longest
+            shown, learned, shifted = shown_there[row], learned_there[row], shifts[row] > 0
+            if not (shown or learned or (shown is None) or (place < longest and not shown_somewhere)):
+                continue
+            ids = self.ids[row, :place].tolist()
+            if self.template is not None and self.template.ends_with_an_end(ids):
+                turns, ended = True, True
+            else:
+                found_turns = self.template.read(ids).turns if self.template else []
+                turns, ended = bool(found_turns), bool(found_turns and found_turns[-1].end)
+            if shown is False and shifted:  # learned there is the end of a text that was cut, then padded
+                text = False
+            elif turns and not ended and closing and self.purpose == "train":
+                # The template's own end, unless the row was cut: other rows then show theirs.
+                text = shown is not False or learned or (place < longest and not shown_somewhere)
+            elif turns or self.purpose == "generate":  # an EOS of the pipeline's own, after each text
+                told = shown or ((tight or shown is None) and learned)
+                text = everywhere and (told or (shown is None and (tight or self.purpose == "generate")))
+            else:  # a mask is believed, unless labels and the longest row are both against it
+                text = shown or (tight and (learned or shown is None)) or (shown is None and learned)
+            found[row, place] = bool(text)
         return found
-
-    @cached_property
-    def real(self) -> torch.Tensor:
-        """What is a token of the text; bool of shape ``(rows, seq)``."""
-        return ~self.pads
 
     @cached_property
     def pads_before_text(self) -> torch.Tensor:
         """The pads on the left of a row that has any text; bool of shape ``(rows, seq)``."""
         return self.pads & (self.real.cumsum(dim=1) == 0) & self.real.any(dim=1, keepdim=True)
+
+    # Samples and turns
 
     @cached_property
     def starts(self) -> torch.Tensor:
@@ -168,77 +218,114 @@ class Facts:
         if self.batch.mask_4d is not None:
             earlier = self.batch.mask_4d.tril(-1) & self.real[:, None, :]
             found |= ~earlier.any(dim=-1)
-        after_another = self.real.cumsum(dim=1) > 1
-        return found & self.real & after_another
+        return found & self.real & (self.real.cumsum(dim=1) > 1)
 
     @cached_property
-    def turns(self) -> list[list[Turn]]:
-        """The turns of each row; none without a template."""
+    def readings(self) -> list[Reading]:
+        """Each row as turns, in columns; nothing without a template."""
         if self.template is None:
-            return [[] for _ in range(self.rows)]
-        text = torch.nn.functional.pad(self.real, (0, 2)) | (self.learned & (self.tokens >= 0))
-        text[:, : self.seq] &= self.real
+            return [Reading() for _ in range(self.rows)]
+        text = (pad(self.real, (0, 2)) | self.beyond).long()
+        firsts = text.argmax(dim=1).tolist()
+        stops = (text * torch.arange(1, self.seq + 3)).amax(dim=1).tolist()  # 0 where there is no text
+        packed = self.starts.any(dim=1).tolist()
         found = []
-        for row in range(self.rows):
-            columns = text[row].nonzero().flatten().tolist()
-            if not columns:
-                found.append([])
-                continue
-            first, last = columns[0], columns[-1] + 1
-            cuts = [first, *self.starts[row].nonzero().flatten().tolist(), last]
-            ids = self.tokens[row].tolist()
-            found.append(
-                [
-                    _moved(turn, begin) if begin else turn
-                    for begin, stop in pairwise(cuts)
-                    for turn in self.template.turns(ids[begin:stop])
-                ]
-            )
+        for row, (ids, first, last) in enumerate(zip(self.tokens.tolist(), firsts, stops)):
+            whole = Reading()
+            starts = self.starts[row].nonzero().flatten().tolist() if packed[row] else []
+            for begin, stop in pairwise([first, *starts, last] if last else []):
+                whole.add(self.template.read(ids[begin:stop]), begin)
+            found.append(whole)
         return found
+
+    @property
+    def turns(self) -> list[list[Turn]]:
+        """The turns of each row."""
+        return [reading.turns for reading in self.readings]
 
     @cached_property
     def forged(self) -> torch.Tensor:
         """Where turns are out of order; bool of shape ``(rows, seq)``."""
-        found = torch.zeros_like(self.real)
-        new = self.starts | self.unmarked_starts
-        for row, turns in enumerate(self.turns):
-            for turn, following in zip(turns, [*turns[1:], None]):
-                places = [] if turn.well_ended else [turn.end]
-                if following is not None:
-                    unended = turn.end is None and self.template.closes_every_turn
-                    same = turn.role == following.role == "assistant" and turn.mark == following.mark
-                    odd = unended or same or (turn.role == "user" and following.role == "system")
-                    if odd and not new[row, turn.stop : following.start].any():
-                        places += [turn.header, following.header]
-                if places:
-                    found[row, [min(place, self.seq - 1) for place in places]] = True
-        return found
+        return self._columns([reading.forged for reading in self.readings])
 
     @cached_property
     def unmarked_starts(self) -> torch.Tensor:
-        """Where the tokens begin another sample, whatever the positions say; bool of shape ``(rows, seq)``.
+        """Where another conversation begins, whatever the positions say; bool of shape ``(rows, seq)``.
 
-        A new conversation shows by a BOS token, or by a system message after an ended answer. (Plain texts
-        one after another, each with its BOS, are how pre-training reads them.)
+        It shows by a system message after an answer, or by what the template writes at a beginning only.
         """
-        found = torch.zeros_like(self.real)
+        found = self._columns([reading.begins for reading in self.readings])
         bos = self.special("bos")
-        within_headers = self.template is not None and any(
-            self.template.text([bos])[0] in mark for mark in self.template.header if bos is not None
-        )
-        if bos is not None and bos not in self.ends | {self.pad_id} and not within_headers:
-            begins = self.ids == bos
-            begins[:, 1:] &= ~begins[:, :-1].clone()
-            chats = torch.tensor([bool(turns) for turns in self.turns])
-            found |= begins & self.real & (self.real.cumsum(dim=1) > 1) & chats[:, None]
-        for row, turns in enumerate(self.turns):
-            for before, turn in pairwise(turns):
-                if turn.role == "system" and before.role == "assistant" and before.end is not None:
-                    header = turn.header
-                    if header and bos is not None and self.ids[row, header - 1] == bos:
-                        header -= 1
-                    found[row, header] = True
-        return found & ~self.starts
+        before = torch.zeros_like(found)
+        if bos is not None and bos not in self.ends:  # the BOS before it begins it
+            before[:, :-1] = found[:, 1:] & (self.ids[:, :-1] == bos)
+            found[:, 1:] &= ~before[:, :-1]
+        return (found | before) & ~self.starts
+
+    @cached_property
+    def bos_inside(self) -> torch.Tensor:
+        """BOS tokens in the middle of a chat, or of a prompt and its answer; bool of shape ``(rows, seq)``.
+
+        Not those that the template writes, nor where a sample begins, nor a second one at the beginning. In
+        plain text not after an EOS either, nor where all is learned: so documents are joined.
+        """
+        bos = self.special("bos")
+        of_headers = self.template is not None and self.template.begins_with_bos
+        if bos is None or of_headers or bos in self.ends | {self.pad_id}:
+            return torch.zeros_like(self.real)
+        found = (self.ids == bos) & self.real & (self.real.cumsum(dim=1) > 1) & ~self.starts
+        found[:, 1:] &= self.ids[:, :-1] != bos
+        for row in found.any(dim=1).nonzero().flatten().tolist():
+            if self.readings[row].turns:
+                for joint in self.readings[row].joints:
+                    found[row, joint.start : joint.stop] = False
+                continue
+            text = self.real[row].nonzero().flatten().tolist()
+            if self.labels is None or self.learned[row, text[1:]].all() or not self.learned[row].any():
+                found[row] = False
+                continue
+            for place in found[row].nonzero().flatten().tolist():
+                before = self.ids[row, text[0] : place].tolist()
+                words = [
+                    i
+                    for i, word in zip(before, self.tokenizer.convert_ids_to_tokens(before))
+                    if word.strip("Ċ▁Ġ")
+                ]
+                found[row, place] = not words or words[-1] not in self.ends
+        return found & ~self.unmarked_starts
+
+    @cached_property
+    def joined(self) -> list[int]:
+        """Rows without known turns in which something is learned, ended, and after other text learned again.
+
+        These may be several samples, or several turns of one.
+        """
+        eos = self.special("eos")
+        rows = []
+        for row in range(self.rows):
+            if eos is None or self.readings[row].turns or self.starts[row].any():
+                continue
+            learned = self.learned[row, : self.seq] & self.real[row]
+            ended = (learned & (self.ids[row] == eos))[:-1] & ~learned[1:]
+            if ended.any() and learned[int(ended.long().argmax()) + 1 :].any():
+                rows.append(row)
+        return rows
+
+    @cached_property
+    def begins_with_a_turn(self) -> list[bool]:
+        """Whether a row is one sample, and begins with what announces a turn."""
+        first, packed = self.real.long().argmax(dim=1).tolist(), self.starts.any(dim=1).tolist()
+        return [
+            not several and bool(reading.turns) and reading.turns[0].header <= column
+            for reading, column, several in zip(self.readings, first, packed)
+        ]
+
+    def _columns(self, places: list[list[int]]) -> torch.Tensor:
+        found = torch.zeros_like(self.real)
+        for row, columns in enumerate(places):
+            if columns:
+                found[row, [min(column, self.seq - 1) for column in columns]] = True
+        return found
 
 
 def _run(true: torch.Tensor, from_the_end: bool = False) -> torch.Tensor:
@@ -248,36 +335,31 @@ def _run(true: torch.Tensor, from_the_end: bool = False) -> torch.Tensor:
     return true.long().cumprod(dim=1).bool()
 
 
-def _moved(turn: Turn, by: int) -> Turn:
-    """Count a turn's columns from the row's beginning."""
-    places = {name: getattr(turn, name) for name in ("header", "start", "latest", "end", "stop")}
-    return replace(turn, **{name: place if place is None else place + by for name, place in places.items()})
-
-
-def _offsets(ids: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _offsets(
+    ids: torch.Tensor, labels: torch.Tensor, edges: torch.Tensor
+) -> tuple[torch.Tensor | None, torch.Tensor]:
     """Tell for each row which token its labels hold at position i: token i + offset.
 
     Args:
         ids: Of shape ``(rows, seq)``.
         labels: Of the same shape, `IGNORE_INDEX` where there is none to compare.
+        edges: What may be padding: no label there tells anything.
 
     Returns:
         The offset of each row, of shape ``(rows,)``; where a row's labels fit several or none it is the
-        one of most rows, or None in place of the tensor if no row tells. And the labels that are not the
-        token there, bool of shape ``(rows, seq)``.
+        one of most rows, or None in place of the tensor if no row tells. And which rows fit none, bool.
     """
     seq, given = ids.shape[1], labels != IGNORE_INDEX
-    fits = {}
+    shares = []
     for offset in OFFSETS:
         there = torch.arange(seq) + offset
-        inside = given & (there >= 0) & (there < seq)
-        fits[offset] = inside, (ids[:, there.clamp(0, seq - 1)] == labels) & inside
-    share = torch.stack([same.sum(1) / inside.sum(1).clamp(min=1) for inside, same in fits.values()], dim=1)
+        inside = given & (there >= 0) & (there < seq) & ~edges[:, there.clamp(0, seq - 1)]
+        same = (ids[:, there.clamp(0, seq - 1)] == labels) & inside
+        shares.append(same.sum(1) / inside.sum(1).clamp(min=1))
+    share = torch.stack(shares, dim=1)
     best, place = share.max(dim=1)
     sure = ((share == best[:, None]).sum(dim=1) == 1) & (best >= 0.5)
-    common = int(place[sure].mode().values) if sure.any() else OFFSETS.index(0)
-    found = torch.tensor(OFFSETS)[torch.where(sure, place, common)]
-    mismatched = torch.zeros_like(given)
-    for offset, (inside, same) in fits.items():
-        mismatched |= inside & ~same & (found == offset)[:, None]
-    return (found if sure.any() else None), mismatched
+    if not sure.any():
+        return None, best < 1
+    common = int(place[sure].mode().values)
+    return torch.tensor(OFFSETS)[torch.where(sure, place, common)], best < 1

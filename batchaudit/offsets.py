@@ -4,6 +4,8 @@ At position i a causal model predicts token i + 1, so that exactly one of them h
 `data_offset` plus `loss_offset` must be 1.
 """
 
+import math
+
 import torch
 
 from tinylib.labels import IGNORE_INDEX, plain_loss
@@ -45,14 +47,16 @@ def loss_offset(loss: torch.Tensor | float, logits: torch.Tensor, labels: torch.
         logits: Of shape ``(batch, seq, vocab)``, and ``labels``, ``(batch, seq)``, as they went in.
 
     Raises:
-        ValueError: No offset, or more than one, gives this loss.
+        ValueError: No offset, or more than one, gives this loss; or it is not finite, or the logits are not.
     """
+    loss = float(torch.as_tensor(loss).detach())
+    if not math.isfinite(loss) or not torch.isfinite(logits).all():
+        raise ValueError(f"The loss {loss}, or one of the logits, is not finite: nothing follows from it.")
     values = {}
     for offset in OFFSETS:
         here, there = _pairs(labels.shape[1], offset)
         if (labels[:, there] != IGNORE_INDEX).any():
             values[offset] = plain_loss(logits[:, here], labels[:, there]).item()
-    loss = float(torch.as_tensor(loss).detach())
     far = {offset: abs(value - loss) for offset, value in values.items()}
     best, *others = sorted(far, key=far.__getitem__)
     if far[best] > 1e-3 * max(1.0, loss) or any(far[other] < 10 * max(far[best], 1e-5) for other in others):

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from transformers import Trainer
 
 
+FEW = 4
+"""Batches of a loader that are looked at, unless told otherwise."""
+
+
 class Refused(Exception):
     """A model, or a Trainer's loss, could not be called with a batch."""
 
@@ -34,18 +38,23 @@ def is_trainer(source: Any) -> bool:
     return module is not None and isinstance(source, module.Trainer)
 
 
-def first_batches(source: Any, count: int) -> Iterator[Any]:
+def first_batches(source: Any, count: int | None) -> Iterator[Any]:
     """Take the first batches of whatever it is, and leave its random generators as they were.
+
+    Args:
+        source: A batch, a list of them, a loader or a Trainer.
+        count: How many; None for all of a list, and the first four of anything else.
 
     Raises:
         ValueError: It can be iterated once only.
     """
+    count = count or (len(source) if isinstance(source, list) else FEW)
     if is_trainer(source):
         loader = source.get_train_dataloader()
         # accelerate's loader keeps count of those in use; the one beneath it gives the same batches
         yield from islice(iter(getattr(loader, "base_dataloader", loader)), count)
         return
-    if isinstance(source, Mapping | str | torch.Tensor) or not isinstance(source, Iterable):
+    if isinstance(source, Mapping | str | tuple | torch.Tensor) or not isinstance(source, Iterable):
         yield source
         return
     if isinstance(source, Iterator):
@@ -60,6 +69,48 @@ def first_batches(source: Any, count: int) -> Iterator[Any]:
     finally:
         for generator, state in zip(generators, states):
             generator.set_state(state)
+
+
+def rectangles(batch: Any) -> Iterator[Any]:
+    """Take the batches out of one of preferences (as for DPO): what was chosen, and what was rejected."""
+    if not isinstance(batch, Mapping) or "chosen_input_ids" not in batch or "input_ids" in batch:
+        yield batch
+        return
+    for side in ("chosen_", "rejected_"):
+        yield {name.removeprefix(side): value for name, value in batch.items() if name.startswith(side)}
+
+
+def check_arguments(tokenizer: Any, model: Any) -> None:
+    """Refuse a tokenizer, or a model, that is none.
+
+    Raises:
+        ValueError: It says what was given, and what to do.
+    """
+    for name, value, loader in (
+        ("tokenizer", tokenizer, "AutoTokenizer"),
+        ("model", model, "AutoModelForCausalLM"),
+    ):
+        if isinstance(value, str):
+            raise ValueError(f"{name} is the text {value!r}: load it, {loader}.from_pretrained({value!r}).")
+    if tokenizer is not None and not isinstance(tokenizer, PreTrainedTokenizerBase):
+        model_too = isinstance(tokenizer, torch.nn.Module)
+        hint = "model and tokenizer are swapped" if model_too else "give one of transformers, or leave it out"
+        raise ValueError(f"tokenizer is a {type(tokenizer).__name__}: {hint}.")
+    if model is not None and (isinstance(model, PreTrainedTokenizerBase) or not callable(model)):
+        raise ValueError(f"model is a {type(model).__name__}; give a causal model, or a function of a batch.")
+    config = getattr(model, "config", None)
+    if getattr(config, "is_encoder_decoder", False) is True:
+        raise ValueError(
+            f"{type(model).__name__} is an encoder with a decoder: its labels are no tokens of its input. "
+            "The audit is about causal language models."
+        )
+    if (
+        "ForSequenceClassification" in type(model).__name__
+        or "ForTokenClassification" in type(model).__name__
+    ):
+        raise ValueError(
+            f"{type(model).__name__} is a classifier; the audit is about causal language models."
+        )
 
 
 def tokenizer_of(trainer: "Trainer") -> PreTrainedTokenizerBase | None:

@@ -1,0 +1,176 @@
+"""What audit() is called with: each wrong call is refused by name; the command; a report as data."""
+
+import json
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cases import llama, smol
+from datasets import Dataset
+from torch.utils.data import DataLoader, TensorDataset
+from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+from worlds import World, without
+
+from batchaudit import AuditCallback, audit, loss_offset
+from batchaudit.__main__ import main
+from batchaudit.turns import Template
+from tinylib import models
+
+IDS = torch.tensor([[5, 6, 7, 8]])
+
+
+class Classifier(torch.nn.Module):
+    def forward(self, input_ids: torch.Tensor, **_: Any) -> Any:
+        return SimpleNamespace(logits=torch.zeros(len(input_ids), 2))
+
+
+@pytest.mark.parametrize(
+    ("batch", "options", "message"),
+    [
+        ((IDS, IDS), {}, r"tuple of 2.*\{'input_ids': x, 'labels': y\}"),
+        (DataLoader(TensorDataset(IDS, IDS)), {}, "list of 2"),
+        ({"data": {"input_ids": IDS}}, {}, "no input_ids, only data. Give what is in 'data'"),
+        ([{"input_ids": [5, 6], "labels": [5, 6]}], {}, "one example, no batch"),
+        (Dataset.from_list([{"input_ids": [5, 6]}]), {}, "one example, no batch"),
+        ({"input_ids": IDS, "targets": IDS}, {}, "'targets'"),
+        ({"input_ids": IDS, "lm_labels": IDS}, {}, "'lm_labels'"),
+        ({"input_ids": IDS, "labels": torch.tensor([1])}, {}, "classifier"),
+        ({"input_ids": IDS, "loss_mask": [[1]]}, {}, "loss_mask has shape"),
+        ({"input_ids": IDS}, {"model": "gpt2"}, r"AutoModelForCausalLM.from_pretrained\('gpt2'\)"),
+        ({"input_ids": IDS}, {"tokenizer": "gpt2"}, r"AutoTokenizer.from_pretrained\('gpt2'\)"),
+        ({"input_ids": IDS}, {"model": Classifier()}, r"logits of shape \(1, 2\)"),
+        ({"input_ids": IDS}, {"tokenizer": Classifier()}, "swapped"),
+    ],
+)
+def test_a_wrong_call_is_refused_by_name(batch: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        audit(batch, **options)
+
+
+def test_swapped_arguments_and_other_models(tinyllama: tuple) -> None:
+    model, tokenizer = tinyllama
+    with pytest.raises(ValueError, match="swapped"):
+        audit({"input_ids": IDS}, tokenizer=model, model=tokenizer)
+    other = torch.nn.Linear(1, 1)
+    other.config = SimpleNamespace(is_encoder_decoder=True)
+    with pytest.raises(ValueError, match="encoder with a decoder"):
+        audit({"input_ids": IDS}, model=other)
+
+
+def test_texts_beside_the_ids_are_left_alone() -> None:
+    assert audit({"input_ids": IDS, "source": np.array(["a"]), "names": ["b"]}).ok
+
+
+def test_preferences_are_two_batches(tinyllama: tuple) -> None:
+    world = World("tinyllama", *tinyllama)
+    batch = world.padded()
+    pair = {f"chosen_{k}": v for k, v in batch.items()} | {f"rejected_{k}": v for k, v in batch.items()}
+    report = audit(pair, tokenizer=world.tokenizer)
+    assert report.ok
+    assert len(report.batches) == 2
+
+
+def test_a_loss_that_is_not_finite_tells_nothing() -> None:
+    logits, labels = torch.randn(1, 4, 9), torch.tensor([[1, 2, 3, 4]])
+    for loss, scores in ((float("nan"), logits), (1.0, logits * float("nan"))):
+        with pytest.raises(ValueError, match="not finite"):
+            loss_offset(loss, scores, labels)
+
+
+def test_an_audit_that_fails_ends_no_training(
+    tinyllama_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    model, tokenizer = models.load(tinyllama_folder)
+
+    def collate(rows: list[dict]) -> dict[str, Any]:
+        ids = torch.tensor([row["input_ids"] for row in rows])
+        return {"input_ids": ids, "labels": ids, "position_ids": torch.arange(9)[None]}
+
+    model.forward = lambda **_: {"loss": next(model.parameters()).sum() * 0}
+    arguments = TrainingArguments(
+        str(tmp_path),
+        use_cpu=True,
+        report_to="none",
+        max_steps=1,
+        save_strategy="no",
+        remove_unused_columns=False,
+    )
+    rows = [{"input_ids": [5, 6, 7]}] * 2
+    trainer = Trainer(model, arguments, train_dataset=rows, data_collator=collate, processing_class=tokenizer)
+    trainer.add_callback(AuditCallback(trainer))
+    trainer.train()
+    assert trainer.state.global_step == 1
+    assert "The audit could not be made: ValueError: position_ids" in capsys.readouterr().out
+
+
+def test_a_report_as_data(tinyllama: tuple) -> None:
+    world = World("tinyllama", *tinyllama)
+    wrong = world.padded() | {"labels": world.padded()["input_ids"]}
+    report = audit([world.padded(), wrong, wrong], tokenizer=world.tokenizer)
+    told = json.loads(json.dumps(report.to_dict()))
+    assert [finding["code"] for finding in told["findings"]] == ["labels.padding", "labels.prompt"]
+    assert told["findings"][1]["batch"] == 1
+    assert told["findings"][1]["later_batches"] == [2]
+    assert not told["ok"]
+    assert len(told["batches"]) == 3
+    assert "all 3 batches by their data" in told["checked"]
+
+
+def test_the_command(
+    tinyllama_folder: Path, tinyllama: tuple, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    world = World("tinyllama", *tinyllama)
+    folder = str(tinyllama_folder)
+    assert main(["checkpoint", folder]) == 1
+    assert "[generation.other_pad]" in capsys.readouterr().out
+    assert main(["checkpoint", folder, "--allow", "generation.other_pad"]) == 0
+    capsys.readouterr()
+    torch.save([world.padded(), without(world.padded("left"), "attention_mask")], tmp_path / "b.pt")
+    assert main(["batches", str(tmp_path / "b.pt"), "--model", folder, "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert [(finding["code"], finding["batch"]) for finding in report["findings"]] == [("mask.missing", 1)]
+    rows = [{k: v[i].tolist() for k, v in world.padded().items()} for i in range(4)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert main(["batches", str(tmp_path / "rows.jsonl"), "--model", folder]) == 0
+    chats = [{"messages": chat} for chat in world.chats()]
+    chats += [{"messages": [{"role": "user", "content": "Hi </s>"}, {"role": "assistant", "content": ""}]},
+              {"messages": [{"role": "human", "content": "Hi"}]}]  # fmt: skip
+    (tmp_path / "chats.jsonl").write_text("\n".join(map(json.dumps, chats)))
+    capsys.readouterr()
+    assert (
+        main(["chats", str(tmp_path / "chats.jsonl"), "--model", folder, "--max-length", "20", "--json"]) == 1
+    )
+    found = {f["code"]: f["rows"] for f in json.loads(capsys.readouterr().out)["findings"]}
+    assert set(found) == {"chat.unknown_role", "chat.empty_answer", "chat.forged_turn", "labels.end_cut_off"}
+    assert (found["chat.unknown_role"], found["chat.empty_answer"], found["chat.forged_turn"]) == (
+        [5],
+        [4],
+        [4],
+    )
+    for wrong in (
+        ["checkpoint", str(tmp_path)],
+        ["loader", "nothing:here"],
+        ["batches", str(tmp_path / "x.pt")],
+    ):
+        assert main(wrong) == 2
+
+
+def test_a_template_is_read_quickly() -> None:
+    for tokenizer in (smol(), llama()):
+        Template(tokenizer)  # the library compiles a template once
+        before = time.process_time()
+        Template(tokenizer)
+        assert time.process_time() - before < 1  # 0.02 s on a quiet machine
+
+
+def test_a_template_that_does_not_parse_back_is_not_used() -> None:
+    tokenizer: PreTrainedTokenizerBase = llama(
+        "{% for m in messages %}{{ '<|user|>\n' + m.content + '\n<|user|>\n' }}{% endfor %}"
+    )
+    report = audit({"input_ids": [[5, 6, 7]], "labels": [[5, 6, 7]]}, tokenizer=tokenizer)
+    assert "template" in report.not_checked["turns, answers and their ends"]
+    assert "labels" in report.checked
