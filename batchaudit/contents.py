@@ -10,6 +10,8 @@ import torch
 from batchaudit.facts import Facts
 from batchaudit.turns import Turn
 
+MARK = 4  # tokens that all texts share: fewer may be chance
+
 
 class Hit(NamedTuple):
     """A fault that was found.
@@ -278,3 +280,33 @@ def _plain_text(facts: Facts) -> Iterator[Hit]:
         where["labels.no_end_written"][:] = False
     for name, places in where.items():
         yield Hit(name, facts.label_places(places))
+    yield Hit("labels.prompt", facts.label_places(_before_a_shared_mark(facts, everything)), "", "note")
+
+
+def _before_a_shared_mark(facts: Facts, learned: np.ndarray) -> torch.Tensor:
+    """Find prompts among texts that are learned whole: what comes before a mark that all of them hold.
+
+    As before ``### Response:``. Texts that have nothing in common are no prompts and answers, as far as one
+    can tell; nor is what they share at their very beginning a mark between the two.
+
+    Args:
+        learned: Which tokens of the texts are; bool of shape ``(rows, seq + 2)``.
+
+    Returns:
+        Bool of the same shape.
+    """
+    found = torch.zeros_like(facts.learned)
+    texts = [np.flatnonzero(real) for real in facts.real.numpy()]
+    texts = [text for text in texts if len(text)]
+    whole = all(learned[row, text[1:]].all() for row, text in enumerate(texts))
+    if any(facts.turns) or len(texts) < max(2, facts.rows) or not whole:
+        return found
+    ids = [facts.ids[row, text].tolist() for row, text in enumerate(texts)]
+    alike = next((i for i, same in enumerate(zip(*ids)) if len(set(same)) > 1), None)
+    if alike is None:  # the same texts
+        return found
+    runs = [{tuple(row[i : i + MARK]): i for i in range(alike, len(row) - MARK)} for row in ids]
+    shared = set(runs[0]).intersection(*runs[1:])
+    for row, places in enumerate(runs if shared else ()):
+        found[row, texts[row][: max(places[run] for run in shared) + MARK]] = True
+    return found

@@ -190,7 +190,7 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
             tok=t,
             **d,
             must={"labels.end_of_turn": [0, 1]},
-            may=["mask.hides_tokens", "labels.no_end_written"],
+            may=["mask.hides_tokens", "labels.no_end_written", "labels.prompt"],
             or_unchecked=True,
         ),
     )
@@ -201,7 +201,7 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
         dict(
             tok=t,
             **d,
-            must={"labels.padding": [1]},
+            must={"labels.padding": [1], "labels.prompt": [0, 1]},
         ),
     )
     # long single cut row
@@ -723,6 +723,28 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
             may=["labels.no_end_written"],
         ),
     )
+    asked = "Below is a task.\n\n### Instruction:\n{}\n\n### Response:\n{}"
+    pairs = ("Name a fruit.", "A banana."), ("Where does the cat live?", "In the red house.")
+    whole = [enc(t0, asked.format(*pair)) + [2] for pair in pairs]
+    longest = max(map(len, whole))
+    alpaca = {
+        "input_ids": [row + [2] * (longest - len(row)) for row in whole],
+        "attention_mask": [[1] * len(row) + [0] * (longest - len(row)) for row in whole],
+        "labels": [row + [N] * (longest - len(row)) for row in whole],
+    }
+    yield (
+        "prompt and response in plain text, all learned",
+        dict(tok=t0, must={"labels.prompt": [0, 1]}, notes=["labels.prompt"], **alpaca),
+    )
+    mark = enc(t0, "### Response:\n")
+    begins = [next(i for i in range(len(row)) if row[i : i + len(mark)] == mark) + len(mark) for row in whole]
+    only = [[N] * at + row[at:] for at, row in zip(begins, alpaca["labels"])]
+    yield "the same, the response only; right", dict(tok=t0) | alpaca | {"labels": only}
+    plain = [
+        enc(t0, text) + [2] for text in ("The cat lives in the red house.", "Bananas are yellow, they say.")
+    ]
+    plain = [row[: min(map(len, plain))] for row in plain]
+    yield "plain texts, all learned; right", dict(tok=t0, input_ids=plain, labels=plain)
     yield (
         "padded with BOS, no mask",
         dict(tok=L, input_ids=[[1] + z + [1] * 4], labels=[[N] * (s + 1) + z[s:] + [N] * 4]),

@@ -8,7 +8,7 @@ from cases import cases
 from batchaudit import audit
 
 ARGUMENTS = {"tok": "tokenizer", "model": "model", "loss": "loss", "purpose": "purpose"}
-OTHERS = {"must", "may", "or_unchecked", "cause_not"}
+OTHERS = {"must", "may", "or_unchecked", "cause_not", "notes"}
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,8 @@ def wrong_with(case: dict[str, Any]) -> list[str]:
         for code, rows in must.items()
         if found.get(code) != rows and not (code not in found and unchecked)
     ]
+    faults = {finding.code for finding in report.faults}
+    wrong += [f"{code}: a fault, no note" for code in case.get("notes", ()) if code in faults]
     wrong += [f"{code}: not so" for code in found if code not in must and code not in may]
     if any(case.get("cause_not", "\0") in finding.cause for finding in report.findings):
         wrong.append("blames the wrong one")
