@@ -17,9 +17,15 @@ from batchaudit.chats import audit_chats, rows_of
 from batchaudit.checkpoint import audit_checkpoint, load_tokenizer
 from batchaudit.report import Report
 
-CODES = (
-    "Exit code: 0 if there is no fault that is not allowed, 1 if there is one, 2 if nothing could be audited."
-)
+CODES = """Exit code: 0 if there is no fault that is not allowed, 1 if there is one, 2 if nothing
+could be audited."""
+EXAMPLES = """Examples:
+  python -m batchaudit checkpoint my-model
+  python -m batchaudit chats chats.jsonl --model my-model --max-length 1024
+  python -m batchaudit batches batches.pt --model my-model --allow labels.prompt
+  python -m batchaudit loader my_training:make_loader --model my-model --json
+
+"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,7 +33,8 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m batchaudit",
         description="Find silent bugs in what a chat model is trained on.",
-        epilog=CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EXAMPLES + CODES,
     )
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     common = argparse.ArgumentParser(add_help=False)
@@ -89,6 +96,8 @@ def report_of(asked: argparse.Namespace) -> Report:
 
 def _saved(path: Path) -> Any:
     """Load batches from a file."""
+    if not path.is_file():
+        raise ValueError(f"There is no file {str(path)!r}.")
     if path.suffix in (".pt", ".pth", ".bin"):
         try:
             return torch.load(path, weights_only=True, map_location="cpu")
@@ -98,9 +107,10 @@ def _saved(path: Path) -> Any:
             ) from error
     found = []
     for number, row in enumerate(rows_of(path)):
-        if not isinstance(row, dict) or "input_ids" not in row:
-            raise ValueError(f"{path}, row {number} has no input_ids.")
-        nested = row["input_ids"] and isinstance(row["input_ids"][0], list)
+        ids = row.get("input_ids") if isinstance(row, dict) else None
+        if not isinstance(ids, list) or not ids:
+            raise ValueError(f"{path}, row {number} has no input_ids: a list of numbers, or of such lists.")
+        nested = isinstance(ids[0], list)
         found.append(row if nested else {name: [value] for name, value in row.items()})
     return found
 

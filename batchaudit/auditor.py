@@ -121,7 +121,10 @@ class _Audit:
     def of(self, several: list[Any]) -> Report:
         """Audit these batches; the model and the loss are asked about the first."""
         for number, one in enumerate(several):
-            batch = self._with_its_own_ignored_label(read(one, self.purpose))
+            try:
+                batch = self._with_its_own_ignored_label(read(one, self.purpose))
+            except ValueError as error:
+                raise ValueError(f"Batch {number}: {error}" if len(several) > 1 else str(error)) from error
             facts = Facts(batch, self.tokenizer, self.template, self.vocabulary, self.purpose)
             hits = list(contents.faults(facts))
             found = {hit.code for hit in hits}

@@ -13,6 +13,7 @@ from batchaudit.turns import read_template
 
 LISTS = ("messages", "conversations", "conversation")
 """Columns in which a data set may hold a list of messages."""
+ROLES = ("system", "user", "assistant", "tool")
 
 
 def rows_of(path: Path) -> Iterator[Any]:
@@ -52,6 +53,7 @@ def audit_chats(
     template, why = read_template(tokenizer)
     marks = {tokenizer.bos_token_id, tokenizer.eos_token_id} | (template.frame if template else set())
     specials = {tokenizer.convert_ids_to_tokens(i) for i in marks - {None}}
+    written = str(tokenizer.chat_template)
     unknown, empty, forged, texts, at = [], [], [], [], []
     roles: set[str] = set()
     count = 0
@@ -65,6 +67,8 @@ def audit_chats(
         except Exception:  # a template raises what it likes
             text = ""
         missing = {m["role"] for m in messages if m["content"].strip() not in text}
+        # Many templates write whatever stands there: a header that the model does not know.
+        missing |= {m["role"] for m in messages if m["role"] not in ROLES and m["role"] not in written}
         if missing:
             unknown.append(number)
             roles |= missing
@@ -75,9 +79,9 @@ def audit_chats(
             if not said or not all(map(str.strip, said)):
                 empty.append(number)
     report = Report([], subject=f"{count} chats")
-    found = [("chat.unknown_role", unknown, f"not written: {', '.join(sorted(roles))}"),
+    found = [("chat.unknown_role", unknown, f"They are: {', '.join(map(repr, sorted(roles)))}"),
              ("chat.empty_answer", empty, ""),
-             ("chat.forged_turn", forged, "special tokens are spelled out in somebody's words")]  # fmt: skip
+             ("chat.forged_turn", forged, "Special tokens are spelled out in somebody's words")]  # fmt: skip
     report.checked += ["roles", "answers", "words that spell out special tokens"]
     if texts:
         lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]

@@ -147,6 +147,8 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     Raises:
         ValueError: There is none.
     """
+    if not Path(folder).is_dir():
+        raise ValueError(f"There is no folder {str(folder)!r}.")
     try:
         return AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:

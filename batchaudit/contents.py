@@ -260,6 +260,7 @@ def _plain_text(facts: Facts) -> Iterator[Hit]:
     lengths = facts.real.sum(dim=1)
     texts = _wider(facts.real) | facts.beyond
     everything = (facts.learned & texts).numpy()
+    prompts = _before_a_shared_mark(facts, everything)
     for row, reading in enumerate(facts.readings):
         learned = everything[row]
         if reading.turns or not learned.any():
@@ -270,7 +271,8 @@ def _plain_text(facts: Facts) -> Iterator[Hit]:
         said = np.flatnonzero(learned)
         ends = np.isin(ids[said], sorted(facts.ends))
         ended += int(ends.any())
-        asked = bool((~learned[text[1:]] & (text[1:] < said[0])).any())  # else it is text cut anywhere
+        asked = bool((~learned[text[1:]] & (text[1:] < said[0])).any()) or bool(prompts[row].any())
+        # A text without a prompt may be cut anywhere.
         if asked and said[-1] == text[-1] and not ends[-1] and not _ends_in_a_mark(facts, ids[said[-12:]]):
             endless.append((row, int(said[-1])))
             short |= bool(lengths[row] < lengths.max())
@@ -280,7 +282,7 @@ def _plain_text(facts: Facts) -> Iterator[Hit]:
         where["labels.no_end_written"][:] = False
     for name, places in where.items():
         yield Hit(name, facts.label_places(places))
-    yield Hit("labels.prompt", facts.label_places(_before_a_shared_mark(facts, everything)), "", "note")
+    yield Hit("labels.prompt", facts.label_places(prompts), "", "note", "plain")
 
 
 def _before_a_shared_mark(facts: Facts, learned: np.ndarray) -> torch.Tensor:

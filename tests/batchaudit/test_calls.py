@@ -1,7 +1,6 @@
 """What audit() is called with: each wrong call is refused by name; the command; a report as data."""
 
 import json
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cases import llama, smol
+from cases import llama
 from datasets import Dataset
 from torch.utils.data import DataLoader, TensorDataset
 from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
@@ -17,7 +16,6 @@ from worlds import World, without
 
 from batchaudit import AuditCallback, audit, loss_offset
 from batchaudit.__main__ import main
-from batchaudit.turns import Template
 from tinylib import models
 
 IDS = torch.tensor([[5, 6, 7, 8]])
@@ -157,14 +155,6 @@ def test_the_command(
         ["batches", str(tmp_path / "x.pt")],
     ):
         assert main(wrong) == 2
-
-
-def test_a_template_is_read_quickly() -> None:
-    for tokenizer in (smol(), llama()):
-        Template(tokenizer)  # the library compiles a template once
-        before = time.process_time()
-        Template(tokenizer)
-        assert time.process_time() - before < 1  # 0.02 s on a quiet machine
 
 
 def test_a_template_that_does_not_parse_back_is_not_used() -> None:
