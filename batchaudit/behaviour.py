@@ -79,7 +79,8 @@ class Probe:
 
     def __init__(self, facts: Facts, model: Model, rows: list[int], call: dict[str, Any]) -> None:
         self.facts, self.model, self.rows = facts, model, rows
-        self.device = _device(model)
+        # A function does not say where its model is: then the batch is there.
+        self.device = _device(model) or call["input_ids"].device
         self.inputs = {name: value for name, value in call.items() if name not in NOT_INPUTS}
         self.real = facts.real[rows]
         self.checked: list[str] = []
@@ -105,13 +106,11 @@ class Probe:
 
     def _output(self, **changes: Any) -> Any:
         inputs = self._on_device({**self.inputs, **changes})
-        torch.manual_seed(0)  # a function may hide a model in training mode: the same dropout each time
+        _seed()  # a function may hide a model in training mode: the same dropout each time
         with refusals():
             return self.model(**inputs)
 
     def _on_device(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        if self.device is None:
-            return inputs
         return {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
 
     def generated(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -424,6 +423,16 @@ def is_half_precision(logits: torch.Tensor) -> bool:
     return any(
         torch.equal(logits, logits.to(kind).to(logits.dtype)) for kind in (torch.bfloat16, torch.float16)
     )
+
+
+def _seed() -> None:
+    """Begin the random numbers anew, on devices that are in use.
+
+    ``torch.manual_seed`` would also leave a seed to CUDA for when it begins, after the audit.
+    """
+    torch.default_generator.manual_seed(0)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(0)
 
 
 def _device(model: Any) -> torch.device | None:

@@ -371,6 +371,16 @@ def test_nothing_is_changed(world: World, name: str) -> None:
         model.eval()
 
 
+def test_cuda_that_is_not_in_use_yet_gets_no_seed(tinyllama: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch would keep it until CUDA begins: a training after the audit would not draw what its seed says."""
+    model, tokenizer = tinyllama
+    seeds: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    batch = World("tinyllama", model, tokenizer).padded()
+    audit(batch, tokenizer=tokenizer, model=lambda **inputs: model(**inputs))
+    assert seeds == []
+
+
 def test_a_loaders_own_generator_goes_on_where_it_was(tinyllama: tuple) -> None:
     _, tokenizer = tinyllama
     examples = pipelines.examples_of(tokenizer, WORDY)
