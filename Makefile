@@ -14,7 +14,7 @@ JOBS ?= 2
 # takes 4 s instead of 10, and the tests start it in some hundred processes.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: model run lab book test test-starting test-portable notebooks bench publish stick clean
+.PHONY: model run lab book test test-starting test-portable notebooks bench gpu publish stick clean
 
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'The course needs Python 3.11 or newer; this is ' + sys.version.split()[0] + '. Try: make PYTHON=python3.12 ...')"
@@ -66,6 +66,10 @@ notebooks: model
 
 bench: model
 	@$(BIN)/python benchmarks/speed.py
+
+# On a machine with a CUDA card; it fetches nothing.
+gpu: $(READY)
+	@$(BIN)/python benchmarks/gpu.py
 
 # make publish REPO=owner/name TAG=v1.0: the address goes into badges, first cells and the book.
 publish: $(READY)

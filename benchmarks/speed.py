@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -179,11 +180,11 @@ def in_a_process(*run: str) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def chats_of(data: str) -> list[dict[str, Any]]:
+def chats_of(data: str, count: int = ROWS + HELD_OUT) -> list[dict[str, Any]]:
     """Take the shipped chats as they are, or join them into conversations of skewed lengths."""
-    source, rng = iter(load_chats()["messages"]), random.Random(0)
+    source, rng = cycle(load_chats()["messages"]), random.Random(0)
     chats = []
-    for _ in range(ROWS + HELD_OUT):
+    for _ in range(count):
         messages = list(next(source))
         if data == "skewed":  # most conversations are short, a few are ten times as long
             for _ in range(min(int(rng.lognormvariate(0, 1)), 8)):
@@ -241,7 +242,7 @@ def others_trainer(
     contender: str, model: Any, tokenizer: PreTrainedTokenizerBase, examples: Dataset, settings: dict
 ) -> Trainer:
     """Set up transformers' or TRL's trainer on the very same ids and labels."""
-    settings = {**settings, "use_cpu": True, "disable_tqdm": True}
+    settings = {"use_cpu": True, "disable_tqdm": True, **settings}
     if contender == PADDED:
         return Trainer(
             model,
@@ -252,12 +253,12 @@ def others_trainer(
     from trl import SFTConfig, SFTTrainer
 
     # TRL recomputes activations by default, which saves memory and costs a third more time: not here.
-    settings |= {"gradient_checkpointing": False, "bf16": False, "max_length": None}
+    settings = {"bf16": False, **settings, "gradient_checkpointing": False, "max_length": None}
     if contender == TRL_FREE:
         settings["padding_free"] = True
     if contender == TRL_BFD:  # one row with as many tokens as the others have in a step
         lengths = [len(row["input_ids"]) for row in examples]
-        a_step = sum(lengths) * ROWS_A_STEP // len(lengths)
+        a_step = sum(lengths) * settings["per_device_train_batch_size"] // len(lengths)
         settings |= {"packing": True, "max_length": max(a_step, *lengths), "per_device_train_batch_size": 1}
     return SFTTrainer(model, SFTConfig(**settings), train_dataset=examples, processing_class=tokenizer)
 
@@ -271,6 +272,7 @@ def real_tokens(batch: dict[str, torch.Tensor]) -> int:
 def held_out_loss(model: Any, tokenizer: PreTrainedTokenizerBase, chats: list[dict]) -> float:
     """Return the mean loss over the supervised tokens of chats that were not trained on."""
     batch = PaddedCollator(tokenizer.pad_token_id)(prepare(tokenizer, chats).to_list())
+    batch = {name: values.to(model.device) for name, values in batch.items()}
     model.eval()
     return shifting_loss(model(**batch).logits, batch["labels"]).item()
 
