@@ -39,7 +39,7 @@ from tinylib.labels import IGNORE_INDEX, shift
 from tinylib.padding import pad
 from tinylib.train import add_adapters, fine_tune, prepare
 
-LLAMA = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
+LLAMA = {"bos_token_id": 1, "eos_token_id": 2}  # no pad: its embedding would be zero, and never train
 SMOLLM2 = LLAMA | {
     "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
     "num_attention_heads": 9, "num_key_value_heads": 3, "max_position_embeddings": 8192,
