@@ -4,8 +4,11 @@
 their outputs, with the tag ``run``.
 """
 
+import itertools
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from sphinx.application import Sphinx
 
@@ -61,12 +64,38 @@ if REPOSITORY:  # a lesson's path in the book is its path in the repository
     }
 html_favicon = "static/icon.svg"
 html_static_path = ["static"]
+templates_path = ["templates"]
 html_css_files = ["book.css"]
 html_copy_source = False
 html_show_search_summary = False  # it would be fetched, which no browser does for a page from a disk
 html_show_copyright = html_show_sphinx = False
 
 
+def drop_icons(app: Sphinx, error: Exception | None) -> None:
+    """Take two thousand icons of a font that no page loads out of the theme's style sheet."""
+    style = Path(app.outdir) / "_static" / "styles" / "pydata-sphinx-theme.css"
+    if not error:
+        rules = style.read_text(encoding="utf-8")
+        style.write_text(re.sub(r'(\.fa-[\w-]+,?)+\{--fa:"[^"]*"\}', "", rules), encoding="utf-8")
+
+
+def name_cells(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Tell the cells of wide tables the names of their columns, which a phone shows in place of the head."""
+
+    def named(table: re.Match[str]) -> str:
+        heads = re.findall(r"(?s)<th\b.*?>(.*?)</th>", table[0])
+        names = [re.sub(r"<[^>]+>", "", head).strip() for head in heads]
+        if len(names) < 4 or "dataframe" in table[0] or 'scope="row"' in table[0]:
+            return table[0]
+        turn = itertools.cycle(names)
+        return re.sub(r"<td\b", lambda _: f'<td data-column="{next(turn)}"', table[0])
+
+    if "body" in context:
+        context["body"] = re.sub(r"(?s)<table\b.*?</table>", named, context["body"])
+
+
 def setup(app: Sphinx) -> None:
     """Copy the lessons before Sphinx looks for its pages."""
     app.connect("builder-inited", lambda app: sources.copy_lessons(OUTPUTS, REPOSITORY, TAG))
+    app.connect("html-page-context", name_cells)
+    app.connect("build-finished", drop_icons)

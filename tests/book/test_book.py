@@ -25,6 +25,8 @@ pytest.importorskip("sphinx_book_theme")
 FAULTS = tomllib.loads((ROOT / "batchaudit" / "faults.toml").read_text(encoding="utf-8"))
 PAGES = ["index", "symptoms", "cards", "glossary", "teaching"]
 PHONE = {"width": 390, "height": 844}
+PAPER = {"width": 718, "height": 1000}
+"""What A4 has between its margins, in CSS pixels."""
 TAGS = {"book": "", "run": "-t run"}
 
 
@@ -382,3 +384,31 @@ def test_search_finds_the_attention_mask(book: Site, page: Any) -> None:
     page.keyboard.press("Enter")
     page.locator("#search-results li a").filter(has_text="02 · Fix with masks").first.click()
     page.wait_for_url(f"**/{page_of(LESSONS[2])}*")
+
+
+# What is wider than its box and cannot be scrolled there is lost; on paper nothing can be scrolled.
+LOST = """paper => [...document.querySelectorAll("article *")].filter(each => {
+  const flows = getComputedStyle(each).overflowX, bar = getComputedStyle(each, "::-webkit-scrollbar").height
+  const wide = each.clientWidth && each.scrollWidth > each.clientWidth + 1 && flows != "visible"
+  return wide && (paper || !["auto", "scroll"].includes(flows) || parseInt(bar) < 8)
+}).map(each => each.textContent.slice(0, 60))"""
+WRAPS = "div.cell_input pre, table:has(td[data-column])"
+
+
+@pytest.mark.parametrize("where", ["desktop", "phone", "paper"])
+def test_nothing_is_lost_at_the_right_edge(book: Site, page: Any, where: str) -> None:
+    page.set_viewport_size({"desktop": {"width": 1400, "height": 900}, "phone": PHONE}.get(where, PAPER))
+    page.emulate_media(media="print" if where == "paper" else "screen")
+    for name in book.pages:
+        page.goto((book.folder / name).as_uri())
+        assert page.evaluate(LOST, where == "paper") == [], name
+        if where == "phone":
+            too_wide = "found => found.filter(each => each.scrollWidth > each.clientWidth + 1).length"
+            assert page.locator(WRAPS).evaluate_all(too_wide) == 0, name
+
+
+def test_a_first_visit_weighs_at_most_700_kilobytes(book: Site, page: Any) -> None:
+    loaded = set()
+    page.on("request", lambda asked: loaded.add(unquote(urlsplit(asked.url).path)))
+    page.goto((book.folder / "index.html").as_uri(), wait_until="networkidle")
+    assert 400_000 < sum(Path(path).stat().st_size for path in loaded) < 700_000, loaded
