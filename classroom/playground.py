@@ -81,7 +81,7 @@ def playground(
     }
     words, figure = ipywidgets.HTML(), ipywidgets.HTML()
 
-    def look() -> Scene:
+    def update() -> Scene:
         seen = scene(model, tokenizer, **{name: control.value for name, control in controls.items()})
         words.value = seen.page
         drawn = base64.b64encode(seen.attention.png).decode()
@@ -91,17 +91,17 @@ def playground(
         )
         return seen
 
-    def look_again() -> None:
+    def update_or_say() -> None:
         try:
             if controls["prompt"].value.strip():
-                look()
+                update()
             else:
                 words.value, figure.value = "<p>Type a prompt.</p>", ""
         except Exception as error:  # nobody sees what another thread prints, and the next move may go well
             words.value, figure.value = f"<p>{escape(f'{type(error).__name__}: {error}')}</p>", ""
 
-    first = look()
-    newest = _Newest(look_again)
+    first = update()
+    newest = _Newest(update_or_say)
     for control in controls.values():
         control.observe(newest.move, "value")
     still = {
@@ -147,10 +147,23 @@ class _Newest:
             self.answer()
 
 
-def scene(
+@dataclass(frozen=True)
+class Look:
+    """What the model does with one row: its answer, the next token's logits, where its last token looks."""
+
+    inputs: dict[str, torch.Tensor]
+    is_pad: list[bool]
+    answer: str
+    logits: torch.Tensor
+    """float32, of shape ``(vocab,)``."""
+    attention: list[float]
+    """One weight for each token of the row, the mean over layers and heads."""
+
+
+def look(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, pads: int, mask: bool, side: str
-) -> Scene:
-    """Let the model answer a prompt with its pads, and without them."""
+) -> Look:
+    """Let the model answer a prompt with its pads in at most 20 tokens, and look at its first step."""
     row = prompt_rows(tokenizer, [prompt])[0]
     neighbour = [0] * (len(row) + pads)
     batch = pad([row, neighbour], tokenizer.pad_token_id, side)
@@ -160,23 +173,35 @@ def scene(
     # Weights of attention are shown by a copy that shares all tensors: another cell may use the model.
     shown = copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
     shown.set_attn_implementation("eager")
-
-    def answer(**given: torch.Tensor) -> str:
-        new = greedy_generate(model, max_new_tokens=20, **given)[0]
-        return tokenizer.decode(new, skip_special_tokens=True).replace("\n", " ").strip() or "(nothing)"
-
+    seen = {"output_attentions": True, "output_logits": True, "return_dict_in_generate": True}
     with library_warnings(), torch.no_grad():
-        padded = answer(**inputs)
-        alone = answer(input_ids=torch.tensor([row], device=model.device)) if pads else padded
-        attentions = shown(**inputs, output_attentions=True).attentions
-    setting = f"{pads} pads on the {side}, {'with the mask' if mask else 'no mask'}"
-    said = {"prompt": prompt, "answer": padded, "answer without pads": alone}
-    weights = torch.stack(attentions)[:, 0, :, -1].float().mean(dim=(0, 1)).tolist()
-    tokens = show.token_strings(tokenizer, inputs["input_ids"][0])
+        # One step of generate, not of forward: it counts positions from the mask.
+        step = shown.generate(**inputs, max_new_tokens=1, do_sample=False, **seen)
+    weights = torch.stack(step.attentions[0])[:, 0, :, -1].float().mean(dim=(0, 1)).tolist()
     is_pad = (batch["attention_mask"][0] == 0).tolist()
-    return Scene(
-        setting, said, show.token_grid(tokenizer, inputs), _bars(setting, padded, tokens, weights, is_pad)
-    )
+    return Look(inputs, is_pad, _answer(model, tokenizer, inputs), step.logits[0][0].float().cpu(), weights)
+
+
+def _answer(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, inputs: dict[str, torch.Tensor]
+) -> str:
+    with library_warnings(), torch.no_grad():
+        new = greedy_generate(model, max_new_tokens=20, **inputs)[0]
+    return tokenizer.decode(new, skip_special_tokens=True).replace("\n", " ").strip() or "(nothing)"
+
+
+def scene(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, pads: int, mask: bool, side: str
+) -> Scene:
+    """Let the model answer a prompt with its pads, and without them."""
+    padded = look(model, tokenizer, prompt, pads, mask, side)
+    row = torch.tensor(prompt_rows(tokenizer, [prompt]), device=model.device)
+    setting = f"{pads} pads on the {side}, {'with the mask' if mask else 'no mask'}"
+    said = {"prompt": prompt, "answer": padded.answer}
+    said["answer without pads"] = _answer(model, tokenizer, {"input_ids": row}) if pads else padded.answer
+    tokens = show.token_strings(tokenizer, padded.inputs["input_ids"][0])
+    bars = _bars(setting, padded.answer, tokens, padded.attention, padded.is_pad)
+    return Scene(setting, said, show.token_grid(tokenizer, padded.inputs), bars)
 
 
 def _bars(
