@@ -12,7 +12,7 @@ from pathlib import Path
 
 import execute
 import pytest
-from lessons import EVERY, LESSONS, NOTEBOOKS, ROOT, cells, printed, read, shown
+from lessons import EVERY, LESSONS, NOTEBOOKS, QUIZ, ROOT, cells, printed, read, shown
 
 import tinylib
 from tinylib import show
@@ -69,6 +69,23 @@ def test_a_lesson_has_the_chapters_of_its_form(path: Path) -> None:
     for chapter in chapters:
         assert chapter in text, f"{path.stem} has no {chapter!r}"
     assert any("assert " in cell.source for cell in cells(path, "code"))
+
+
+OPTIONS = r"((?:- \*\*[a-e]\)\*\* .+\n)+)"
+QUESTION = re.compile(rf"{OPTIONS}\n<details><summary>Reasons</summary>\n\n{OPTIONS}")
+
+
+@of_every_notebook
+def test_every_option_of_a_question_has_its_reason(path: Path) -> None:
+    text = "\n\n".join(cell.source for cell in cells(path, "markdown"))
+    asked = QUESTION.findall(text)
+    guesses = len(re.findall(r"## Your guess\n|\*\*Your guess:\*\*", text))
+    assert len(asked) == text.count("<summary>Reasons<") >= guesses
+    assert guesses or path == QUIZ
+    for offered, folded in asked:
+        reasons = re.findall(r"\*\*(.)\)\*\* ([✓✗]) \S", folded)
+        assert [letter for letter, _ in reasons] == re.findall(r"\*\*(.)\)\*\*", offered)
+        assert [mark for _, mark in reasons].count("✓") == 1
 
 
 @of_every_notebook
