@@ -14,7 +14,7 @@ JOBS ?= 2
 # takes 4 s instead of 10, and the tests start it in some hundred processes.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: model run lab book test test-starting test-portable notebooks bench gpu publish stick clean
+.PHONY: model run lab book test test-starting test-portable notebooks states bench gpu publish stick clean
 
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'The course needs Python 3.11 or newer; this is ' + sys.version.split()[0] + '. Try: make PYTHON=python3.12 ...')"
@@ -41,8 +41,8 @@ book: $(READY)
 	@echo "open build/book/index.html"
 
 # The stored outputs are those of the shipped model on a CPU.
-test test-starting test-portable notebooks bench: export TINYLIB_MODEL =
-test test-starting test-portable notebooks bench: export TINYLIB_DEVICE = cpu
+test test-starting test-portable notebooks states bench: export TINYLIB_MODEL =
+test test-starting test-portable notebooks states bench: export TINYLIB_DEVICE = cpu
 
 # A thread each: two processes with two threads each would wait for one another on two cores.
 test: export OMP_NUM_THREADS = 1
@@ -63,6 +63,11 @@ test-portable: model
 
 notebooks: model
 	@$(BIN)/python tools/execute.py store
+
+# What the pages' slider shows, and README's moving picture. Only what is missing is asked.
+states: model
+	@$(BIN)/python tools/states.py
+	@$(BIN)/python tools/hero.py
 
 bench: model
 	@$(BIN)/python benchmarks/speed.py

@@ -4,17 +4,15 @@
 their outputs, with the tag ``run``.
 """
 
-import itertools
-import re
 import sys
 from pathlib import Path
-from typing import Any
 
 from sphinx.application import Sphinx
 
 BOOK = Path(__file__).resolve().parent
 sys.path[:0] = [str(BOOK), str(BOOK.parent / "tools")]
 import lessons  # noqa: E402
+import pages  # noqa: E402
 import publish  # noqa: E402
 import sources  # noqa: E402
 
@@ -36,6 +34,9 @@ myst_enable_extensions = ["substitution"]
 myst_heading_anchors = 3
 # Markdown that is made while the book is built; a page shows it with {{ name }}.
 myst_substitutions = {
+    "cards": pages.cards(REPOSITORY, TAG),
+    "slider": pages.slider(),
+    "progress": sources.progress(),
     "rule_card": sources.chapter("02_fix_with_masks", "Rule card"),
     "who_shifts_where": sources.chapter("03_label_misalignment", "Who shifts where?"),
     "minutes": sources.minutes_table(),
@@ -49,7 +50,7 @@ html_theme_options = {
     "show_toc_level": 2,
     "use_download_button": False,
     "use_fullscreen_button": False,
-    "footer_content_items": [],  # else it says that no author is named
+    "footer_content_items": ["about.html"],
     "navbar_persistent": [],  # the search field is at the head of the menu already
 }
 if REPOSITORY:  # a lesson's path in the book is its path in the repository
@@ -66,36 +67,13 @@ html_favicon = "static/icon.svg"
 html_static_path = ["static"]
 templates_path = ["templates"]
 html_css_files = ["book.css"]
+html_js_files = [("guesses.js", {"defer": "defer"})]
 html_copy_source = False
 html_show_search_summary = False  # it would be fetched, which no browser does for a page from a disk
 html_show_copyright = html_show_sphinx = False
 
 
-def drop_icons(app: Sphinx, error: Exception | None) -> None:
-    """Take two thousand icons of a font that no page loads out of the theme's style sheet."""
-    style = Path(app.outdir) / "_static" / "styles" / "pydata-sphinx-theme.css"
-    if not error:
-        rules = style.read_text(encoding="utf-8")
-        style.write_text(re.sub(r'(\.fa-[\w-]+,?)+\{--fa:"[^"]*"\}', "", rules), encoding="utf-8")
-
-
-def name_cells(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """Tell the cells of wide tables the names of their columns, which a phone shows in place of the head."""
-
-    def named(table: re.Match[str]) -> str:
-        heads = re.findall(r"(?s)<th\b.*?>(.*?)</th>", table[0])
-        names = [re.sub(r"<[^>]+>", "", head).strip() for head in heads]
-        if len(names) < 4 or "dataframe" in table[0] or 'scope="row"' in table[0]:
-            return table[0]
-        turn = itertools.cycle(names)
-        return re.sub(r"<td\b", lambda _: f'<td data-column="{next(turn)}"', table[0])
-
-    if "body" in context:
-        context["body"] = re.sub(r"(?s)<table\b.*?</table>", named, context["body"])
-
-
 def setup(app: Sphinx) -> None:
     """Copy the lessons before Sphinx looks for its pages."""
     app.connect("builder-inited", lambda app: sources.copy_lessons(OUTPUTS, REPOSITORY, TAG))
-    app.connect("html-page-context", name_cells)
-    app.connect("build-finished", drop_icons)
+    pages.setup(app)

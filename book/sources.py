@@ -3,18 +3,24 @@
 The lessons, a chapter or the misconceptions of a lesson, and the auditor's faults, each as Markdown.
 """
 
+import json
 import re
 import tomllib
 from pathlib import Path
 
 import nbformat
-from lessons import EVERY, LESSONS, NOTEBOOKS, ROOT, cells, read, title_and_aim
+import pages
+from lessons import EVERY, LESSONS, NOTEBOOKS, QUIZ, ROOT, cells, read, title_and_aim
 from nbformat import NotebookNode
 
 BOOK = ROOT / "book"
 COPIES = BOOK / NOTEBOOKS.name
 """The lessons' copies have the notebooks' own paths, so that a link to a notebook holds in both places."""
 TO_THE_REPOSITORY = re.compile(r"\[([^]]+)\]\(\.\./([^)]+)\)")
+SLIDERS = {"01_garbled_output": "cell-30", "02_fix_with_masks": "cell-58"}
+"""The lessons in which the page has the slider, each after the cell with this id."""
+REASONS = "<details><summary>Reasons</summary>"
+"""Where a question's options have their reasons folded, the page lets them be pressed."""
 MISCONCEPTION = re.compile(r'^- \*"(.+?)"\* (.+)$', flags=re.MULTILINE)
 
 
@@ -35,15 +41,26 @@ def copy_lessons(outputs: Path, repository: str, tag: str) -> None:
             if cell.cell_type == "markdown":
                 link = rf"[\1]({repository}/blob/{tag}/\2)" if repository else r"\1"
                 cell.source = TO_THE_REPOSITORY.sub(link, cell.source)
+                if cell.id == SLIDERS.get(path.stem):
+                    cell.source += f"\n\n{pages.slider('../')}"
                 continue
             cell.outputs = [output for output in cell.outputs if not is_progress_bar(output)]
             for output in cell.outputs:
                 if "image/png" in output.get("data", {}):
                     cell.metadata["mystnb"] = {"image": {"alt": output.data["text/plain"]}}
+        if path == QUIZ:  # a page checks by itself
+            notebook.cells = [cell for cell in notebook.cells if REASONS in cell.source or cell.id == "title"]
         text = nbformat.writes(notebook)
         copy = COPIES / path.name
         if not copy.is_file() or copy.read_text(encoding="utf-8") != text:  # else Sphinx would read it anew
             copy.write_text(text, encoding="utf-8")
+
+
+def progress() -> str:
+    """Return where the start page says how far one is, with the number of questions of each page."""
+    asked = {path.stem: markdown_of(path).count(REASONS) for path in EVERY}
+    told = json.dumps({page: number for page, number in asked.items() if number})
+    return f"<p id='progress' data-questions='{told}'></p>"
 
 
 def is_progress_bar(output: NotebookNode) -> bool:

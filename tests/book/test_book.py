@@ -168,7 +168,8 @@ def test_every_figure_is_there_with_its_alt_text(site: Site) -> None:
     for path in LESSONS:
         data = [output.get("data", {}) for output in outputs(read(site.notebooks / path.name))]
         figures = [words(types["text/plain"]) for types in data if "image/png" in types]
-        assert [words(image["alt"]) for image in site.lesson(path).select("article img")] == figures
+        drawn = site.lesson(path).select("article .cell_output img")
+        assert [words(image["alt"]) for image in drawn] == figures
 
 
 def test_nothing_is_loaded_from_the_network(site: Site) -> None:
@@ -220,6 +221,16 @@ def test_where_the_course_is_published_its_book_leads_there(run: Site) -> None:
         assert any(link.startswith("https://mybinder.org/v2/gh/someone/silent-bugs/v1.0?") for link in links)
         for file in re.findall(r"\]\(\.\./([^)]+)\)", markdown(path)):
             assert f"https://github.com/{there}/{file}" in links
+    for name, page in run.pages.items():
+        foot = {link["href"] for link in page.find(class_="about").find_all("a")}
+        assert "https://github.com/someone/silent-bugs" in foot
+        assert any(link.startswith("https://github.com/someone/silent-bugs/issues/new?") for link in foot)
+        if name not in ("genindex.html", "search.html"):
+            picture = page.find("meta", property="og:image")["content"].split("github.io/silent-bugs/")[1]
+            assert (run.folder / picture).is_file(), name
+            assert len(page.find("meta", attrs={"name": "description"})["content"]) > 60, name
+    ways = {said(link) for link in run.pages["index.html"].select(".buttons a")}
+    assert ways == {"Try it here", "Begin with lesson 00", "Open in Colab", "Repository"}
 
 
 # What is looked up
@@ -353,7 +364,7 @@ def test_a_misconception_and_its_question_cannot_part(monkeypatch: pytest.Monkey
 @pytest.fixture
 def page(browser: Any) -> Iterator[Any]:
     """A page of the browser, on a phone; what it complains about is an error, and so is a look elsewhere."""
-    context = browser.new_context(viewport=PHONE)
+    context = browser.new_context(viewport=PHONE, has_touch=True)
     page = context.new_page()
     page.set_default_timeout(15_000)
     errors: list[str] = []
@@ -412,3 +423,58 @@ def test_a_first_visit_weighs_at_most_700_kilobytes(book: Site, page: Any) -> No
     page.on("request", lambda asked: loaded.add(unquote(urlsplit(asked.url).path)))
     page.goto((book.folder / "index.html").as_uri(), wait_until="networkidle")
     assert 400_000 < sum(Path(path).stat().st_size for path in loaded) < 700_000, loaded
+
+
+def test_the_slider_answers_to_keys_and_touch(book: Site, page: Any) -> None:
+    page.goto((book.folder / "index.html").as_uri())
+    slider = page.locator(".slider")
+    answer, pads = slider.locator(".answer"), slider.get_by_role("slider")
+    pads.focus()
+    for key in ("End", "ArrowLeft", "ArrowRight"):
+        page.keyboard.press(key)
+    assert pads.get_attribute("aria-valuetext") == "64 pads"
+    assert "The name of the city of the city" in answer.inner_text()
+    assert slider.locator(".bars .pad").count() == 64
+    slider.get_by_role("checkbox").tap()
+    assert answer.inner_text().startswith("The capital of France is Paris.")
+    assert "0 % of its attention on the pads" in slider.inner_text()
+    slider.get_by_role("radio", name="right").tap()
+    assert answer.inner_text().startswith("(nothing)")
+    for prompt in slider.locator("option").all_inner_texts():  # no setting lacks its state
+        slider.get_by_role("combobox").select_option(prompt)
+        slider.get_by_role("checkbox").set_checked(False)
+        for side in ("left", "right"):
+            slider.get_by_role("radio", name=side).check()
+            for count in range(65):
+                pads.fill(str(count))
+                assert slider.locator(".next li").count() == 5
+
+
+def test_a_guess_is_answered_and_remembered_until_one_forgets(book: Site, page: Any) -> None:
+    page.goto((book.folder / page_of(LESSONS[1])).as_uri())
+    why = page.get_by_role("button", name="c) The tokens that fill a row up")
+    page.get_by_role("button", name="b) The rows of a batch").press("Enter")
+    why.tap()
+    for _ in range(2):
+        page.locator("p.reason").nth(1).wait_for()  # a tap comes back before the page has answered it
+        assert "✗ The row without its neighbours" in page.locator("ul.options").first.inner_text()
+        assert "✓ All the wrong answers have pads" in page.locator("ul.options").first.inner_text()
+        assert "2 questions here: 1 answered, 0 right at first." in page.locator(".score").first.inner_text()
+        page.reload()
+    page.goto((book.folder / page_of(EVERY[-1])).as_uri())
+    page.get_by_role("button", name="c) Five.").tap()
+    page.goto((book.folder / "index.html").as_uri())
+    progress = page.locator("#progress")
+    assert "You have answered 2 of the 26 questions in lessons and quiz, 1 right" in progress.inner_text()
+    assert "1 of 2" in page.get_by_role("row", name="01 · Garbled output").inner_text()
+    page.get_by_role("button", name="Forget all").tap()
+    page.reload()
+    assert "You have answered 0 of" in progress.inner_text()
+
+
+def test_without_scripts_a_picture_stands_there_and_reasons_are_folded(book: Site, browser: Any) -> None:
+    page = browser.new_page(java_script_enabled=False, viewport=PHONE)
+    page.goto((book.folder / page_of(LESSONS[1])).as_uri())
+    assert page.locator(".slider img").is_visible()
+    assert page.locator("summary", has_text="Reasons").first.is_visible()
+    page.close()

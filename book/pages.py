@@ -1,0 +1,118 @@
+"""What the pages have beside their text: hero, slider, names of cells, head, and a light theme."""
+
+import base64
+import gzip
+import itertools
+import json
+import re
+import shutil
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import publish
+import states
+from lessons import LESSONS, ROOT
+from sphinx.application import Sphinx
+
+
+def slider(to_the_book: str = "") -> str:
+    """Return the slider as Markdown: the README's picture, in whose place the script puts the live one."""
+    picture = re.search(
+        r"!\[(.+?)\]\(book/(pictures/hero.svg)\)", (ROOT / "README.md").read_text(encoding="utf-8")
+    )
+    return f'<div class="slider">\n\n![{picture[1]}]({to_the_book}{picture[2]})\n\n</div>'
+
+
+def cards(repository: str, tag: str) -> str:
+    """Return the start page's two cards, without the mask and with it, and under them where to go on."""
+    asked, pads = states.PROMPTS[0], states.MOST_PADS
+    known = states.stored()
+    said = known[asked, pads, False, "left"]["answer"], known[asked, 0, True, "left"]["answer"]
+    calls = 'model.generate(<mark>batch["input_ids"]</mark>)', "model.generate(<mark>**batch</mark>)"
+    names = ("without", "The mask left out"), ("with", "The mask passed")
+    shown = "".join(
+        f'<div class="card-{kind}"><p class="card-name">{name}</p><pre>{call}</pre>'
+        f"<p>“{escape(asked)}”</p><p><strong>{escape(answer)}</strong></p></div>"
+        for (kind, name), call, answer in zip(names, calls, said)
+    )
+    ways = {"Try it here": "#try-it", "Begin with lesson 00": f"notebooks/{LESSONS[0].stem}.html"}
+    if repository:
+        ways |= {"Open in Colab": publish.links(repository, tag, publish.FIRST_LESSON)["Colab"]}
+        ways |= {"Repository": repository}
+    links = "".join(f'<a class="button" href="{escape(link)}">{way}</a>' for way, link in ways.items())
+    return f'<div class="cards">{shown}</div><p class="buttons">{links}</p>'
+
+
+def write_states(folder: Path) -> None:
+    """Write the states as a script that a page from a disk can load: packed, since a first visit is slow."""
+    told = json.dumps(list(states.stored().values()), ensure_ascii=False, separators=(",", ":"))
+    packed = base64.b64encode(gzip.compress(told.encode(), mtime=0)).decode()
+    (folder / "states.js").write_text(f'window.STATES = "{packed}";\n', encoding="utf-8")
+
+
+def drop_icons(style: Path) -> None:
+    """Take two thousand icons of a font that no page loads out of the theme's style sheet."""
+    rules = style.read_text(encoding="utf-8")
+    style.write_text(re.sub(r'(\.fa-[\w-]+,?)+\{--fa:"[^"]*"\}', "", rules), encoding="utf-8")
+
+
+def finish(app: Sphinx, error: Exception | None) -> None:
+    """Write and mend what Sphinx has copied."""
+    if not error:
+        static = Path(app.outdir) / "_static"
+        write_states(static)
+        shutil.copyfile(ROOT / "book" / "pictures" / "readme-figure.png", static / "card.png")
+        drop_icons(static / "styles" / "pydata-sphinx-theme.css")
+
+
+def name_cells(body: str) -> str:
+    """Tell the cells of wide tables the names of their columns, which a phone shows in place of the head."""
+
+    def named(table: re.Match[str]) -> str:
+        names = [plain(head) for head in re.findall(r"(?s)<th\b.*?>(.*?)</th>", table[0])]
+        if len(names) < 4 or "dataframe" in table[0] or 'scope="row"' in table[0]:
+            return table[0]
+        turn = itertools.cycle(names)
+        return re.sub(r"<td\b", lambda _: f'<td data-column="{next(turn)}"', table[0])
+
+    return re.sub(r"(?s)<table\b.*?</table>", named, body)
+
+
+def plain(html: str) -> str:
+    """Return a piece of HTML without its tags, in one line."""
+    return " ".join(re.sub(r"<[^>]+>", "", html).split())
+
+
+def description(body: str) -> str:
+    """Return the first sentences of a page that say something: not its minutes, nor a heading."""
+    found = map(plain, re.findall(r"(?s)<(?:p|li)\b[^>]*>(.*?)</(?:p|li)>", body))
+    return next((text for text in found if len(text) > 60 and not re.match(r"\d+ minutes", text)), "")[:200]
+
+
+def complete(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Give a page what its head and its foot say, and the scripts that it needs."""
+    repository, tag = publish.read_address()
+    body = context["body"] = name_cells(context.get("body", ""))
+    context["about"] = description(body)
+    context["repository"] = repository
+    if repository:
+        owner, name = repository.removeprefix(publish.HOST).split("/")
+        site = f"https://{owner}.github.io/{name}".lower()
+        picture = re.search(r'<img [^>]*src="(?:\.\./)?(_images/[^"]+\.png)"', body)
+        context["picture"] = f"{site}/{picture[1] if picture else '_static/card.png'}"
+        told = {
+            "title": f"Mistake on “{plain(context.get('title', ''))}”",
+            "body": f"Page {page}, {tag}:\n\n",
+        }
+        context["report"] = f"{repository}/issues/new?{urlencode(told)}"
+    if '<div class="slider">' in body:
+        for script in ("states.js", "slider.js"):
+            app.add_js_file(script, loading_method="defer")
+
+
+def setup(app: Sphinx) -> None:
+    """Connect all of it."""
+    app.connect("html-page-context", complete)
+    app.connect("build-finished", finish)

@@ -1,0 +1,102 @@
+// The slider: prompt, pads, mask and side, and what the model did with them. It asks no model: all states were
+// computed once (tools/states.py) and lie packed in states.js, so that a page from a disk has them too.
+"use strict"
+
+const MOST_PADS = 64
+
+async function unpack(text) {
+  const bytes = Uint8Array.from(atob(text), letter => letter.charCodeAt(0))
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json()
+}
+
+// Which state answers a setting. With the mask the number of pads changes nothing, on the right from the first on.
+function keyOf(prompt, pads, mask, side) {
+  if (pads == 0 || (mask && side == "left")) return [prompt, 0, true, "left"].join("\t")
+  return [prompt, mask ? 1 : pads, mask, side].join("\t")
+}
+
+function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag)
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value)
+  made.append(...children)
+  return made
+}
+
+function build(box, states) {
+  const byKey = new Map(states.map(each => [[each.prompt, each.pads, each.mask, each.side].join("\t"), each]))
+  const prompts = [...new Set(states.map(each => each.prompt))]
+  const prompt = element("select", {}, ...prompts.map(each => element("option", {}, each)))
+  const pads = element("input", { type: "range", min: 0, max: MOST_PADS, value: 0 })
+  const count = element("output")
+  const mask = element("input", { type: "checkbox" })
+  const sides = ["left", "right"].map(side => element("input", { type: "radio", name: "side", value: side }))
+  sides[0].checked = true
+  const call = element("pre", { class: "call" })
+  const answer = element("p", { class: "answer", role: "status" })
+  const share = element("p", { class: "share" })
+  const bars = element("div", { class: "bars", role: "img" })
+  const next = element("ol", { class: "next" })
+  const grid = element("div", { class: "tokens", tabindex: 0, role: "group", "aria-label": "The tokens of the row" })
+
+  function show() {
+    const number = Number(pads.value), side = sides.find(each => each.checked).value
+    const state = byKey.get(keyOf(prompt.value, number, mask.checked, side))
+    const alone = byKey.get(keyOf(prompt.value, 0, true, "left"))
+    count.value = `${number} pad${number == 1 ? "" : "s"}`
+    pads.setAttribute("aria-valuetext", count.value)
+
+    call.replaceChildren("model.generate(", element("mark", {}, mask.checked ? "**batch" : 'batch["input_ids"]'), ")")
+    const same = state.answer == alone.answer
+    answer.className = `answer ${same ? "same" : "other"}`
+    answer.replaceChildren(
+      element("strong", {}, state.answer),
+      element("small", {}, same ? "✓ as without pads" : `✗ without pads: ${alone.answer}`),
+    )
+
+    const isPad = Array(alone.tokens.length).fill(false), padding = Array(number).fill(true)
+    isPad.splice(side == "left" ? 0 : isPad.length, 0, ...padding)
+    const tokens = [...alone.tokens]
+    tokens.splice(side == "left" ? 0 : tokens.length, 0, ...padding.map(() => "<|im_end|>"))
+    // What the mask hides has no weight, and is not stored again for each number of pads.
+    const weights = [...state.attention]
+    const hidden = Array(tokens.length - weights.length).fill(0)
+    weights.splice(side == "left" ? 0 : weights.length, 0, ...hidden)
+
+    const highest = Math.max(100, ...weights)
+    bars.replaceChildren(...weights.map((weight, i) => {
+      const bar = element("span", { class: isPad[i] ? "pad" : "real", title: `${tokens[i]}: ${weight / 10} %` })
+      bar.style.height = `${100 * weight / highest}%`
+      return bar
+    }))
+    const said = `The last token spends ${state.on_pads} % of its attention on the pads.`
+    bars.setAttribute("aria-label", `${said} Bars, one for each of ${tokens.length} tokens.`)
+    share.textContent = number ? said : "No pads: all attention goes to the prompt."
+
+    next.replaceChildren(...state.next.map(([token, percent]) => {
+      const bar = element("span", { class: "bar" })
+      bar.style.width = `${percent}%`
+      return element("li", {}, element("code", {}, token), element("span", { class: "percent" }, `${percent} %`), bar)
+    }))
+    grid.replaceChildren(...tokens.map((token, i) => element("span", { class: isPad[i] ? "pad" : "real" },
+      element("code", {}, token), element("small", {}, mask.checked ? (isPad[i] ? "0" : "1") : "·"))))
+  }
+
+  const controls = element("div", { class: "controls" },
+    element("label", {}, "Prompt ", prompt),
+    element("label", {}, "Pads ", pads, count),
+    element("label", {}, mask, " attention mask"),
+    element("fieldset", {}, element("legend", {}, "pads on the"),
+      ...sides.map(side => element("label", {}, side, ` ${side.value}`))))
+  box.replaceChildren(controls, call, answer,
+    element("div", { class: "columns" },
+      element("div", {}, element("h4", {}, "Where the last token looks"), share, bars),
+      element("div", {}, element("h4", {}, "The next token"), next)),
+    element("details", {}, element("summary", {}, "The row, token for token, and its mask"), grid))
+  controls.addEventListener("input", show)
+  show()
+}
+
+document.querySelectorAll(".slider").forEach(async (box, i) => {
+  if (!window.DecompressionStream) return // the still picture stays
+  build(box, await unpack(window.STATES))
+})
