@@ -355,7 +355,18 @@ def _may_tell_samples_apart(name: str, facts: Facts) -> bool:
     value = facts.batch.inputs[name]
     named = any(word in str(name).lower() for word in ("seq", "sample", "segment", "doc", "cu_"))
     shaped = isinstance(value, torch.Tensor) and value.shape == facts.ids.shape
-    return name not in OTHER_INPUTS and (named or shaped)
+    return name not in OTHER_INPUTS and (named or shaped or _are_lengths(value, facts))
+
+
+def _are_lengths(value: Any, facts: Facts) -> bool:
+    """Tell if numbers are the lengths of the samples, or the places where they end; a list has some a row."""
+    values = value if isinstance(value, list | tuple) else [value]
+    try:
+        numbers = [number for one in values for number in torch.as_tensor(one).flatten().tolist()]
+    except (TypeError, ValueError, RuntimeError):  # texts, or nothing that is a number
+        return False
+    tokens = {facts.ids.numel(), int(facts.real.sum())}
+    return len(numbers) > 1 and (sum(numbers) in tokens or numbers[-1] in {*tokens, facts.seq})
 
 
 def _which_tokens(facts: Facts, code: str, places: dict[int, list[int]]) -> str:

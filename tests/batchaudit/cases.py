@@ -794,3 +794,12 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
             must={"packing.positions_run_on": [0]},
         ),
     )
+    # what public frameworks make of a dozen chats
+    joined = dict(tok=q, input_ids=[row], labels=[one[1] * 2])
+    n = len(one[0])
+    yield "the samples' lengths beside them", dict(**joined, num_tokens=torch.tensor([n, n]))
+    yield "where the samples end, a list a row", dict(**joined, cumulative=[torch.tensor([0, n, 2 * n])])
+    yield (
+        "numbers that are no lengths",
+        dict(**joined, scores=torch.tensor([1, 2]), must={"packing.positions_run_on": [0]}),
+    )
