@@ -169,13 +169,14 @@ def _boundaries(facts: Facts) -> Iterator[Hit]:
     where = {name: torch.zeros_like(facts.learned) for name in names}
     prompt, early, late, end_of_turn, cut_off, some = (places.numpy() for places in where.values())
     everything = (facts.learned & (~_wider(facts.pads) | facts.beyond)).numpy()
-    new = _wider(facts.starts).numpy()
+    # What is named there is another token, and told as such: an EOS under the header after an answer.
+    elsewhere = (_wider(facts.starts) | facts.other_tokens).numpy()
     answers = 0
     for row, reading in enumerate(facts.readings):
         learned = everything[row]
         if not reading.turns or not learned.any():
             continue
-        outside, silent, spoken = learned & ~new[row], [], 0
+        outside, silent, spoken = learned & ~elsewhere[row], [], 0
         for turn in reading.turns:
             if turn.role != "assistant":
                 continue

@@ -33,6 +33,7 @@ class Facts:
         mismatched_labels: Labels that are not that token; bool of shape ``(rows, seq)``.
         tokens: int64 of shape ``(rows, seq + 2)``, -1 beyond the row.
         learned: Whether a label names that token; bool of the same shape.
+        other_tokens: Which of those are learned as another token than is there; of the same shape.
         beyond: Which of those are no column of the row, but named by its shifted labels; of the same shape.
         pads: What is padding, as far as ids, mask and labels tell; bool of shape ``(rows, seq)``.
         real: What is a token of the text: the rest.
@@ -94,6 +95,7 @@ class Facts:
         self.tokens = torch.where(self.beyond, self._named, self.tokens)
         wrong = (self._named != IGNORE_INDEX) & (self._named != self.tokens) & (self.tokens >= 0)
         wrong &= self._unfit[:, None] if self.offset is None else True
+        self.other_tokens = self.learned & wrong
         self.mismatched_labels = self.label_places(wrong)
 
     def label_places(self, columns: torch.Tensor) -> torch.Tensor:

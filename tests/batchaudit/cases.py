@@ -803,3 +803,17 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
         "numbers that are no lengths",
         dict(**joined, scores=torch.tensor([1, 2]), must={"packing.positions_run_on": [0]}),
     )
+    i, y = lab(
+        g,
+        [
+            ("[gMASK]<sop><|user|>\nHi<|assistant|>", 0),
+            ("\nHello there.", 1),
+            ("<|user|>\nBye<|assistant|>", 0),
+            ("\nCiao.<|im_end|>", 1),
+        ],
+    )
+    y[i.index(g.convert_tokens_to_ids("<|user|>"), 3)] = g.eos_token_id
+    yield (
+        "an end of text as the target under the next header",
+        dict(tok=g, input_ids=[i], labels=[y], must={"labels.other_tokens": [0]}),
+    )
