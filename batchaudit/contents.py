@@ -194,6 +194,8 @@ def _boundaries(facts: Facts) -> Iterator[Hit]:
             if said[0] > turn.latest:
                 late[row, turn.start : said[0]] = True
             if not turn.end and not turn.followed and facts.template.ends_last:
+                if turn.stop < learned.size and facts.sliced_ends[row, turn.stop]:
+                    continue
                 cut_off[row, turn.stop - 1] = True
             elif turn.end and not learned[list(turn.end)].any():
                 end_of_turn[row, list(turn.end)] = True

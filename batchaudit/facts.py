@@ -35,6 +35,8 @@ class Facts:
         learned: Whether a label names that token; bool of the same shape.
         other_tokens: Which of those are learned as another token than is there; of the same shape.
         beyond: Which of those are no column of the row, but named by its shifted labels; of the same shape.
+        sliced_ends: Where, in place of the token that is there, a label names the end of the sample before,
+            which was sliced off; of the same shape.
         pads: What is padding, as far as ids, mask and labels tell; bool of shape ``(rows, seq)``.
         real: What is a token of the text: the rest.
     """
@@ -95,6 +97,13 @@ class Facts:
         self.tokens = torch.where(self.beyond, self._named, self.tokens)
         wrong = (self._named != IGNORE_INDEX) & (self._named != self.tokens) & (self.tokens >= 0)
         wrong &= self._unfit[:, None] if self.offset is None else True
+        # The same of samples in one row: the last label of each stands under the next one's first token.
+        sliced = wrong & pad(self.starts, (0, 2)) & (shift == 1)[:, None]
+        wrong &= ~sliced
+        self.learned &= ~sliced
+        self.sliced_ends = sliced & torch.isin(
+            self._named, torch.tensor(sorted(self.ends), dtype=torch.int64)
+        )
         self.other_tokens = self.learned & wrong
         self.mismatched_labels = self.label_places(wrong)
 

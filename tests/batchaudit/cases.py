@@ -817,3 +817,32 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
         "an end of text as the target under the next header",
         dict(tok=g, input_ids=[i], labels=[y], must={"labels.other_tokens": [0]}),
     )
+
+    def sliced_and_packed(*samples: tuple[list[int], list[int]]) -> dict[str, Any]:
+        return dict(
+            tok=q,
+            input_ids=[[i for ids, _ in samples for i in ids[:-1]]],
+            labels=[[y for _, labels in samples for y in labels[1:]]],
+            position_ids=[[i for ids, _ in samples for i in range(len(ids) - 1)]],
+            loss=plain_loss,
+        )
+
+    yield "sliced, then packed", sliced_and_packed(one, one)
+    yield (
+        "cut, sliced, then packed",
+        dict(
+            **sliced_and_packed((one[0][:-1], one[1][:-1]), one),
+            must={"labels.end_cut_off": [0]},
+        ),
+    )
+    yield (
+        "packed, then shifted",
+        dict(
+            tok=q,
+            input_ids=[row],
+            labels=[[*one[1][1:], one[0][0], *one[1][1:], N]],
+            position_ids=[[*range(n)] * 2],
+            loss=plain_loss,
+            must={"packing.first_label": [0]},
+        ),
+    )
