@@ -311,6 +311,11 @@ class _Audit:
                 report.not_checked[f"{turns} in all rows"] = (
                     "some are not written as the chat template does it"
                 )
+        if facts.may_be_of_predictions:
+            report.not_checked["where learning starts and ends"] = (
+                "loss_mask is one token early at each answer: right for a trainer that lays it beside the "
+                "logits, wrong for one that lays it beside the tokens, or shifts it"
+            )
         if facts.joined:
             report.not_checked["whether a row holds several samples, which must not see each other"] = (
                 "without a known template they look like turns of one"

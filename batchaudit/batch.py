@@ -22,6 +22,7 @@ class Batch:
             None unless the mask has four dimensions.
         position_ids: int64 of shape ``(rows, seq)``, or None.
         labels: int64 of shape ``(rows, seq)``; None if there are none or their shape is another.
+        labels_of: The name of the mask that they were made of, if they were.
     """
 
     inputs: dict[str, Any]
@@ -30,6 +31,7 @@ class Batch:
     mask_4d: torch.Tensor | None
     position_ids: torch.Tensor | None
     labels: torch.Tensor | None
+    labels_of: str = ""
 
     @property
     def labels_do_not_fit(self) -> bool:
@@ -77,8 +79,10 @@ def read(batch: Any, purpose: str = "train") -> Batch:
         )
     if len(shape) != 2 or 0 in shape:
         raise ValueError(f"input_ids have shape {shape}; a batch has (rows, tokens).")
+    labels_of = ""
     if purpose == "train" and inputs.get("labels") is None:
         inputs |= _other_labels(inputs)
+        labels_of = next((name for name in LEARNED_MASKS if inputs.get(name) is not None), "")
     ids = _whole(inputs, "input_ids")
     labels = _whole(inputs, "labels")
     if labels is not None and labels.numel() == len(ids) and labels.shape != ids.shape:
@@ -92,7 +96,7 @@ def read(batch: Any, purpose: str = "train") -> Batch:
         _check_shape("position_ids", positions, ids)
     mask, mask_4d = _mask(inputs.get("attention_mask"), ids)
     fitting = labels if labels is not None and labels.shape == ids.shape else None
-    return Batch(inputs, ids, mask, mask_4d, positions, fitting)
+    return Batch(inputs, ids, mask, mask_4d, positions, fitting, labels_of)
 
 
 def _what_it_is(batch: Any) -> str:

@@ -211,6 +211,8 @@ def _boundaries(facts: Facts) -> Iterator[Hit]:
                 if turn.role == "assistant":
                     other[turn.header : turn.start] = False
             (prompt if other.any() else early)[row] = outside
+    if facts.may_be_of_predictions:
+        early[:] = end_of_turn[:] = False
     _none_written(facts, where, answers)
     shifted = torch.from_numpy(early.any(axis=1) & end_of_turn.any(axis=1))[:, None]
     for name, places in where.items():

@@ -107,6 +107,23 @@ class Facts:
         self.other_tokens = self.learned & wrong
         self.mismatched_labels = self.label_places(wrong)
 
+    @cached_property
+    def may_be_of_predictions(self) -> bool:
+        """Whether labels were made of a ``loss_mask`` that is one token early at each answer.
+
+        So a mask looks that some trainers lay beside the logits, where position i predicts token i + 1.
+        """
+        starts = [
+            (row, turn.start)
+            for row, turns in enumerate(self.turns)
+            for turn in turns
+            if turn.role == "assistant" and self.learned[row, turn.start : turn.stop].any()
+        ]
+        return self.batch.labels_of == "loss_mask" and bool(starts) and all(
+            start > 1 and self.learned[row, start - 1] and not self.learned[row, start - 2]
+            for row, start in starts
+        )  # fmt: skip
+
     def label_places(self, columns: torch.Tensor) -> torch.Tensor:
         """Return where the labels of these tokens are: from ``(rows, seq + 2)`` to ``(rows, seq)``, bool."""
         if self.offset is None:

@@ -846,3 +846,16 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
             must={"packing.first_label": [0]},
         ),
     )
+    yield (
+        "a loss_mask that may be of the predictions",
+        dict(tok=L, input_ids=[z], loss_mask=[[0] * (s - 1) + [1] * (len(z) - s) + [0]]),
+    )
+    yield (
+        "a loss_mask with more of the prompt",
+        dict(
+            tok=L,
+            input_ids=[z],
+            loss_mask=[[0] * (s - 2) + [1] * (len(z) - s + 2)],
+            must={"labels.starts_early": [0]},
+        ),
+    )
