@@ -14,7 +14,7 @@ JOBS ?= 2
 # takes 4 s instead of 10, and the tests start it in some hundred processes.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: model run lab book test test-starting test-portable notebooks states bench gpu publish stick clean
+.PHONY: model run lab book test test-starting test-portable notebooks states bench gpu frameworks publish stick clean
 
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'The course needs Python 3.11 or newer; this is ' + sys.version.split()[0] + '. Try: make PYTHON=python3.12 ...')"
@@ -41,8 +41,8 @@ book: $(READY)
 	@echo "open build/book/index.html"
 
 # The stored outputs are those of the shipped model on a CPU.
-test test-starting test-portable notebooks states bench: export TINYLIB_MODEL =
-test test-starting test-portable notebooks states bench: export TINYLIB_DEVICE = cpu
+test test-starting test-portable notebooks states bench frameworks: export TINYLIB_MODEL =
+test test-starting test-portable notebooks states bench frameworks: export TINYLIB_DEVICE = cpu
 
 # A thread each: two processes with two threads each would wait for one another on two cores.
 test: export OMP_NUM_THREADS = 1
@@ -75,6 +75,10 @@ bench: model
 # On a machine with a CUDA card; it fetches nothing.
 gpu: $(READY)
 	@$(BIN)/python benchmarks/gpu.py
+
+# The auditor on batches of public frameworks: fetches their wheels, without what they depend on.
+frameworks: model
+	@$(BIN)/python benchmarks/frameworks/run.py
 
 # make publish REPO=owner/name TAG=v1.0: the address goes into badges, first cells and the book.
 publish: $(READY)
