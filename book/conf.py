@@ -42,6 +42,8 @@ myst_substitutions = {
     "minutes": sources.minutes_table(),
     "questions": sources.questions_tables(),
     "faults": sources.fault_list(),
+    "frameworks_counts": sources.frameworks_counts(),
+    "frameworks": sources.frameworks_list(),
 }
 
 html_theme = "sphinx_book_theme"

@@ -1,12 +1,16 @@
 """What the book takes from the rest of the repository, so that nothing is written twice.
 
-The lessons, a chapter or the misconceptions of a lesson, and the auditor's faults, each as Markdown.
+The lessons, a chapter or the misconceptions of a lesson, the auditor's faults, and what it found in batches
+of public frameworks, each as Markdown.
 """
 
 import json
 import re
+import textwrap
 import tomllib
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pages
@@ -135,3 +139,66 @@ def fault_list() -> str:
         lines += [f"- **{name.capitalize()}:** {fault[name]}" for name in ("symptom", "cause", "fix")]
         lines += [f"- **Lesson:** {link(lesson)}", ""]
     return "\n".join(lines)
+
+
+def framework_results() -> list[dict[str, Any]]:
+    """Return what `make frameworks` has written down: a dictionary for each mode of each framework."""
+    return json.loads((ROOT / "benchmarks" / "frameworks.json").read_text(encoding="utf-8"))
+
+
+def framework_truth() -> dict[str, dict[str, Any]]:
+    """Return what is right and wrong in each mode, by framework and mode, as it was read by hand."""
+    path = ROOT / "benchmarks" / "frameworks" / "truth.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def frameworks_counts() -> str:
+    """Return how many modes there are, and how the audit did on them, as a table."""
+    results, truth = framework_results(), framework_truth()
+    so = [truth[r["wheel"]][r["mode"]] for r in results]
+    outcomes = [outcome for r in results for outcome in r["outcomes"].values()]
+    rows = {
+        "frameworks": len({r["wheel"].split("==")[0] for r in results}),
+        "modes": len(results),
+        "modes in which nothing is wrong": sum("faults" not in one for one in so),
+        "false alarms": sum(len(r["false"]) for r in results),
+        "faults and notes that are so": len(outcomes),
+        "of these found, in just these rows": outcomes.count("found"),
+        "told as *not checked*": outcomes.count("not checked"),
+        "missed": outcomes.count("missed"),
+    }
+    return "\n".join(["| what | how many |", "|---|---|", *(f"| {name} | {n} |" for name, n in rows.items())])
+
+
+def frameworks_list() -> str:
+    """Return each framework under a heading of its own, with its modes."""
+    truth = framework_truth()
+    lines = []
+    for wheel, results in groupby(framework_results(), key=lambda result: result["wheel"]):
+        name, version = wheel.split("==")
+        lines += [
+            f"### {name} {version}",
+            "",
+            f"[The release](https://pypi.org/project/{name}/{version}/)",
+            "",
+        ]
+        for result in results:
+            lines += _framework_mode(result, truth[wheel][result["mode"]], truth["lines"].get(wheel))
+    return "\n".join(lines)
+
+
+def _framework_mode(result: dict[str, Any], so: dict[str, Any], tag: str | None) -> list[str]:
+    """Say of one mode what is right and what is not, where it is done, and what the audit says."""
+    path, line = so["source"].split(":")
+    source = f"[`{path}`, line {line}]({tag}{path}#L{line})" if tag else f"`{path}`, line {line}"
+    told = [f"[`{code}`](#{code}) {outcome}" for code, outcome in result["outcomes"].items()]
+    lines = [f"**`{result['mode']}`** in {source}", "", f"- **Right:** {so['right']}."]
+    if "wrong" in so:
+        reported = f" [Reported]({so['issue']})." if "issue" in so else ""
+        lines.append(f"- **Not:** {so['wrong']}.{reported}")
+    lines += [f"- **Audit:** {'; '.join(told) or 'no findings'}.", ""]
+    for code, finding in result["findings"].items():
+        if code in so.get("faults", {}) and finding["grid"]:
+            told_there = textwrap.fill(f"{code}: {finding['detail']}", 80)
+            lines += ["```text", told_there, "", finding["grid"], "```", ""]
+    return lines

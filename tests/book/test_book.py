@@ -23,7 +23,7 @@ bs4 = pytest.importorskip("bs4")
 pytest.importorskip("sphinx_book_theme")
 
 FAULTS = tomllib.loads((ROOT / "batchaudit" / "faults.toml").read_text(encoding="utf-8"))
-PAGES = ["index", "symptoms", "cards", "glossary", "teaching"]
+PAGES = ["index", "symptoms", "cards", "glossary", "frameworks", "teaching"]
 PHONE = {"width": 390, "height": 844}
 PAPER = {"width": 718, "height": 1000}
 """What A4 has between its margins, in CSS pixels."""

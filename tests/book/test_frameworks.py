@@ -1,0 +1,55 @@
+"""The page of the audited frameworks: it is the stored run, and that agrees with what was read by hand."""
+
+import json
+import sys
+
+import pytest
+from lessons import ROOT
+
+sys.path.append(str(ROOT / "book"))
+import sources
+
+FOLDER = ROOT / "benchmarks" / "frameworks"
+TRUTH, RESULTS = sources.framework_truth(), sources.framework_results()
+
+
+def test_the_stored_run_is_of_all_modes_and_pinned_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(FOLDER)
+    import modes
+
+    ran = [(result["wheel"], result["mode"]) for result in RESULTS]
+    assert ran == [(mode.wheel, mode.name) for mode in modes.MODES]
+    lines = (FOLDER / "wheels.txt").read_text(encoding="utf-8").splitlines()
+    wheels = [line for line in lines if not line.startswith("#")]
+    assert wheels == list(dict.fromkeys(wheel for wheel, _ in ran))
+    assert set(ran) == {(wheel, name) for wheel in wheels for name in TRUTH[wheel]}
+    assert set(TRUTH) == {"lines", *wheels}
+    assert len({wheel.split("==")[0] for wheel in wheels}) >= 12
+    assert len(ran) >= 30
+    assert len(modes.chats()) == 12
+
+
+@pytest.mark.parametrize("result", RESULTS, ids=lambda result: f"{result['wheel']}, {result['mode']}")
+def test_the_audit_says_what_is_so(result: dict) -> None:
+    so = TRUTH[result["wheel"]][result["mode"]]
+    faults, notes = so.get("faults", {}), so.get("notes", {})
+    found = {code: finding["rows"] for code, finding in result["findings"].items()}
+    assert found.keys() <= faults.keys() | notes.keys()
+    assert ("wrong" in so) == bool(faults)
+    for code, rows in (faults | notes).items():
+        assert found.get(code) == rows or "turns, answers and their ends" in result["not_checked"]
+        assert result["outcomes"][code] == ("found" if code in found else "not checked")
+    for code, finding in result["findings"].items():
+        assert finding["severity"] == ("note" if code in notes else "fault")
+
+
+def test_the_page_has_every_mode_and_finding() -> None:
+    page = sources.frameworks_list()
+    for result in RESULTS:
+        assert f"**`{result['mode']}`**" in page
+        for code in result["outcomes"]:
+            assert f"(#{code})" in page
+    assert "/work" not in json.dumps(RESULTS)
+    counts = sources.frameworks_counts()
+    assert "| false alarms | 0 |" in counts
+    assert "| missed | 0 |" in counts
