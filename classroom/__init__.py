@@ -1,4 +1,4 @@
-"""For teachers and students: cards and their check, the quiz, grading, the playground, a machine's check.
+"""For teachers and students: cards and their check, the quiz, grading, the playground, pictures.
 
 | room | what it does |
 |---|---|
@@ -6,5 +6,6 @@
 | `grading` | ``python -m classroom.grading returned``: the table of a class |
 | `quiz` | ten questions over all lessons, and what speaks for and against each answer |
 | `playground` | lesson 02's sliders: pads, mask, side, and what the model makes of them |
+| `figures` | the lessons' pictures, each with its alt text |
 | `environment` | ``python -m classroom.environment``: is this machine ready for the course? |
 """

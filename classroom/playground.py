@@ -18,7 +18,8 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tinylib import figures, show
+from classroom import figures
+from tinylib import show
 from tinylib.chat import prompt_rows
 from tinylib.generate import greedy_generate
 from tinylib.padding import pad

@@ -12,7 +12,7 @@
 | `packing` | a packed batch | a training step that computes nothing for nothing |
 | `train` | model, chats | a trained model and its losses |
 | `generate` | model, prompts | answers, and how far they are from each prompt's answer alone |
-| `show`, `figures` | batches, masks, histories | text grids; pictures |
+| `show` | batches, masks, answers | text grids |
 
 No room imports one that comes below it, nor `batchaudit` or `classroom`, which stand on these.
 """

@@ -13,8 +13,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from classroom import playground
-from tinylib import figures, show
+from classroom import figures, playground
+from tinylib import show
 from tinylib.chat import prompt_rows
 from tinylib.padding import pad
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tinylib import figures
+from classroom import figures
 
 
 @pytest.mark.parametrize(
