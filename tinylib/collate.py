@@ -1,5 +1,6 @@
 """From examples to one batch to train on: padded, or packed."""
 
+from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,11 +31,7 @@ class PaddedCollator:
         self.pad_id, self.side = pad_id, side
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-        """Make ``input_ids``, ``attention_mask`` and ``labels``, int64 of shape ``(batch, seq)``.
-
-        Raises:
-            ValueError: An example is unusable (see `check_examples`).
-        """
+        """Make ``input_ids``, ``attention_mask`` and ``labels``, int64 ``(batch, seq)``."""
         check_examples(examples)
         batch = pad([example["input_ids"] for example in examples], self.pad_id, self.side)
         labels = pad([example["labels"] for example in examples], IGNORE_INDEX, self.side)
@@ -65,13 +62,10 @@ class PackedCollator:
         self.pad_id, self.max_length = pad_id, max_length
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-        """Make ``input_ids``, ``position_ids`` and ``labels``, int64 of shape ``(rows, seq)``.
+        """Make ``input_ids``, ``position_ids`` and ``labels``, int64 ``(rows, seq)``; see `check_examples`.
 
         ``seq`` is at most ``max_length``, unless one example alone is longer. What is left of a row is filled
         with pads, as if they were one more sample.
-
-        Raises:
-            ValueError: An example is unusable (see `check_examples`).
         """
         check_examples(examples, first_label=1)
         lengths = [len(example["input_ids"]) for example in examples]
@@ -100,26 +94,22 @@ def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]
     >>> best_fit_decreasing([2, 3, 2, 9], capacity=5)
     [[0, 1], [2], [3]]
     """
-    bins = []
-    room = []
+    bins, room = [], []  # room: what is left in which bin, the fullest first
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        fitting = [b for b, left in enumerate(room) if left >= lengths[i]]
-        if not fitting:
+        place = bisect_left(room, (lengths[i], 0))
+        if place == len(room):  # it fits into none
+            room.append((capacity, len(bins)))
             bins.append([])
-            room.append(capacity)
-            fitting = [len(bins) - 1]
-        best = min(fitting, key=room.__getitem__)
+        left, best = room.pop(place)
         bins[best].append(i)
-        room[best] -= lengths[i]
+        insort(room, (left - lengths[i], best))
     return sorted(sorted(bin_) for bin_ in bins)
 
 
 def check_examples(examples: Sequence[Example], first_label: int = 0) -> None:
-    """Refuse examples that cannot be trained on.
+    """Raise a ValueError, with its number, for an example that is empty or has not as many labels as ids.
 
-    Raises:
-        ValueError: No example; or one (with its number) is empty, has not as many labels as ids, or no
-            supervised label from position ``first_label`` on.
+    Likewise if there is none, or one without a supervised label from position ``first_label`` on.
     """
     check_rows([example["input_ids"] for example in examples])
     for i, example in enumerate(examples):

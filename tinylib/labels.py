@@ -38,13 +38,10 @@ def label_turns(turns: Sequence[AssistantTurn]) -> tuple[list[int], list[int]]:
 def training_example(
     tokenizer: PreTrainedTokenizerBase, chat: Prompt | Mapping[str, Any], max_length: int | None = None
 ) -> dict[str, Any]:
-    """Make one example to train on of one chat.
+    """Make one example to train on of one chat: messages, or a row (see `tinylib.chat.as_messages`).
 
-    Args:
-        tokenizer: A fast one, with a chat template.
-        chat: Messages, or a row of a data set (see `tinylib.chat.as_messages`).
-        max_length: The most tokens. Turns are dropped from the end until the rest fits; none is cut, so that
-            every answer keeps its end of turn.
+    Turns are dropped from the end until the rest fits into ``max_length`` tokens; none is cut, so that every
+    answer keeps its end of turn.
 
     Returns:
         ``input_ids``, ``labels`` and ``dropped``, the number of the assistant's turns that did not fit.
@@ -78,11 +75,8 @@ def shift(labels: torch.Tensor) -> torch.Tensor:
 def plain_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of each position's logits with the label **at that position**: no shift.
 
-    As in nanoGPT, or in TinyLlama's pre-training: the data have been shifted.
-
-    Args:
-        logits: Of shape ``(batch, seq, vocab)``.
-        labels: int64 of shape ``(batch, seq)``; `IGNORE_INDEX` is not counted.
+    As in nanoGPT, or in TinyLlama's pre-training: the data have been shifted. ``logits`` are of shape
+    ``(batch, seq, vocab)``, ``labels`` int64 ``(batch, seq)``; `IGNORE_INDEX` is not counted.
 
     Returns:
         The mean over all supervised tokens of the batch, in nats.

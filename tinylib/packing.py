@@ -44,13 +44,9 @@ def attention_by_sample(
 ) -> tuple[torch.Tensor, None]:
     """Attend as transformers' ``sdpa`` does, in a packed row one sample after another.
 
-    Args:
-        query: Of shape ``(batch, heads, seq, head_dim)``; ``key`` and ``value`` alike, with their heads.
-        attention_mask: True = visible, ``(batch, 1, seq, seq)``; what it hides within a sample stays hidden.
-        position_ids: Of shape ``(batch, seq)``; they tell where a sample starts.
-
-    Returns:
-        The result, of shape ``(batch, seq, heads, head_dim)``, and None for the weights.
+    ``query``, ``key`` and ``value`` are of shape ``(batch, heads, seq, head_dim)``, the mask of
+    ``(batch, 1, seq, seq)``, true where visible: what it hides within a sample stays hidden. The positions,
+    ``(batch, seq)``, tell where a sample starts. The result is of shape ``(batch, seq, heads, head_dim)``.
     """
     packed = attention_mask is not None and position_ids is not None and len(position_ids) == 1
     if not packed or len(lengths := sample_lengths(position_ids[0])) < 2 or query.shape[2] != sum(lengths):

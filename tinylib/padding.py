@@ -13,13 +13,10 @@ Side = Literal["left", "right"]
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int, side: Side = "left") -> dict[str, torch.Tensor]:
-    """Pad rows to the length of the longest, and say which columns are real.
+    """Pad rows of token ids to the length of the longest, and say which columns are real.
 
-    Args:
-        rows: Token ids, one sequence for each row; none empty.
-        pad_id: The id to fill up with. Any id of the vocabulary will do, EOS too: it is hidden.
-        side: Where the pads go. ``"left"`` for generation, since the next token is predicted after the last
-            column; ``"right"`` is usual for training.
+    Any id of the vocabulary will do as ``pad_id``, EOS too: it is hidden. Pads go to the left for generation,
+    since the next token is predicted after the last column; to the right, usually, for training.
 
     Returns:
         ``input_ids`` and ``attention_mask`` (1 = real, 0 = padding), int64 of shape ``(batch, seq)``.

@@ -74,13 +74,8 @@ def token_grid(
     80 wide, with ``…`` between a row's ends; the table is whole. In it the first tensor with ``mask`` in its
     name marks the tokens: padding at a row's edges, hidden ones inside.
 
-    Args:
-        batch: ``input_ids`` and any others of the same shape ``(batch, seq)``, such as ``attention_mask``.
-        rows: The numbers of the rows to draw; all by default.
-        faults: Of the same shape, true for each token to be marked with ``✗``.
-
-    Raises:
-        ValueError: A tensor is not of the shape of ``input_ids``.
+    The batch has ``input_ids`` and any others of their shape ``(batch, seq)``, else it is a ValueError;
+    ``rows`` are the numbers of those to draw; ``faults``, of that shape, is true where to mark with ``✗``.
     """
     input_ids = batch["input_ids"]
     faults = torch.zeros_like(input_ids) if faults is None else faults
