@@ -14,6 +14,7 @@ from classroom.grading.returned import Returned, printable
 SIGNS = {"": " ", "not answered": "–", "wrong": "✗", "right": "✓"}
 """What an exercise can be, in rising order, and its sign in the table. Not returned is an empty word."""
 STATUSES = list(SIGNS)
+NOTES = 10  # of a notebook: one with thousands must not bury the table, nor fill a spreadsheet's cell
 LEGEND = "✓ right   ✗ wrong   – not answered   blank: not returned"
 
 
@@ -65,10 +66,12 @@ def grades(graded: list[Graded]) -> dict[str, dict[str, str]]:
 
 
 def notes(graded: list[Graded]) -> dict[str, list[str]]:
-    """Return for each student what is to be said of the notebooks."""
+    """Return for each student what is to be said of the notebooks: of each its first notes."""
     noted: dict[str, list[str]] = defaultdict(list)
     for one in graded:
-        noted[one.returned.student] += [f"{one.returned.place}: {note}" for note in one.notes]
+        more = len(one.notes) - NOTES
+        said = one.notes[:NOTES] + ([f"and {more} more notes"] if more > 0 else [])
+        noted[one.returned.student] += [f"{one.returned.place}: {note}" for note in said]
     return noted
 
 

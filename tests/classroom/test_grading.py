@@ -19,7 +19,7 @@ from classroom.grading import __main__ as command
 from classroom.grading import one, process
 from classroom.grading.returned import LESSONS as NAMES
 from classroom.grading.returned import Returned, find, student_and_lesson
-from classroom.grading.table import Graded, grades, write_csv
+from classroom.grading.table import Graded, as_text, grades, write_csv
 
 FIRST, SECOND, FIFTH = "01_garbled_output", "02_fix_with_masks", "05_pad_is_not_eos"
 
@@ -496,3 +496,12 @@ def test_bad_arguments_are_one_line(
     assert ended.value.code == 2
     assert message in said.err.splitlines()[-1]
     assert said.out == ""
+
+
+def test_thousands_of_notes_do_not_bury_the_table(tmp_path: Path) -> None:
+    many = Graded(Returned(tmp_path, "a.ipynb", "anna", ""), notes=[f"cell {i}: oops" for i in range(3000)])
+    *_, first_but_one, last = as_text([many]).splitlines()
+    assert first_but_one == "- a.ipynb: cell 9: oops"
+    assert last == "- a.ipynb: and 2990 more notes"
+    write_csv([many], tmp_path / "grades.csv")
+    assert len((tmp_path / "grades.csv").read_text(encoding="utf-8-sig")) < 1000
