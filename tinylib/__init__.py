@@ -10,7 +10,7 @@
 | `padding` | rows of ids | a rectangle: `input_ids`, `attention_mask`, `position_ids` |
 | `collate` | a list of examples | one batch, padded or packed |
 | `packing` | a packed batch | a training step that computes nothing for nothing |
-| `train` | model, chats | a trained model and its losses |
+| `runs`, `train` | model, chats | a trained model and its losses, in a folder that knows whose it is |
 | `generate` | model, prompts | answers, and how far they are from each prompt's answer alone |
 | `show` | batches, masks, answers | text grids |
 

@@ -17,13 +17,9 @@ AssistantTurn = tuple[list[int], list[int]]
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     """Write a prompt as token ids in the model's chat template, up to where its answer begins.
 
-    The same ids as ``tokenizer.apply_chat_template(..., add_generation_prompt=True)``, but for one thing: a
-    special token spelled out in somebody's words (``<|im_end|>``) stays words, so that nobody can end a turn
-    but the template.
-
-    Args:
-        tokenizer: A fast one. Its template writes the special tokens (a BOS too, where the model wants one).
-        prompt: The user's words, or messages that end with a user's.
+    The same ids as a fast tokenizer's ``apply_chat_template(..., add_generation_prompt=True)``, but that a
+    special token spelled out in somebody's words (``<|im_end|>``) stays words: nobody can end a turn but the
+    template.
 
     Raises:
         ValueError: A message is unusable (see `as_messages`), or the last is not a user's.
@@ -40,8 +36,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
 def prompt_rows(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[list[int]]:
     """Write several prompts in the chat template: one list of token ids, a *row*, for each.
 
-    Raises:
-        ValueError: There is no prompt, or one is unusable; the message gives its number.
+    A ValueError if there is none, or one is unusable (with its number).
     """
     if isinstance(prompts, str):
         raise ValueError("Give a list of prompts: [prompt], not one string.")

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinylib.chat import Prompt, prompt_rows
+from tinylib.models import not_finite
 from tinylib.padding import check_rows, pad
 
 
@@ -22,16 +23,16 @@ def answer(
     max_new_tokens: int = 64,
     batch_size: int = 8,
 ) -> list[str]:
-    """Answer prompts in batches; each answer is what the prompt alone would have got.
+    """Answer prompts in batches, as text in their order; each answer is what the prompt alone would have got.
 
     In 16 bits a batch rounds otherwise than a single row, so a close choice can fall the other way.
 
-    Returns:
-        The answers as text, in the order of the prompts.
-
     Raises:
-        ValueError: No prompts, an unusable one, or one that does not fit into the model's context.
+        ValueError: No prompts, an unusable one, one that does not fit (see `check_fits`), or a model with a
+            weight that is not finite.
     """
+    if name := not_finite(model):
+        raise ValueError(f"The model's {name} is not finite: it can only answer noise. Load another.")
     rows = prompt_rows(tokenizer, prompts)
     check_fits(model, rows, max_new_tokens)
     # Rows of similar length share a batch: less padding. The order is restored below.
@@ -50,11 +51,8 @@ def generate(
 ) -> list[list[int]]:
     """Continue all rows, lists of token ids, in one batch: padded on the left, with the attention mask.
 
-    Returns:
-        The new tokens of each row, at most ``max_new_tokens``, up to and including its first end of turn.
-
-    Raises:
-        ValueError: See `check_fits`.
+    Returns the new tokens of each row, at most ``max_new_tokens``, up to and including its first end of turn.
+    For errors see `check_fits`.
     """
     check_fits(model, rows, max_new_tokens)
     batch = pad(rows, pad_id, side="left")
@@ -64,10 +62,7 @@ def generate(
 def generate_alone(
     model: PreTrainedModel, rows: Sequence[Sequence[int]], max_new_tokens: int = 32
 ) -> list[list[int]]:
-    """Continue one row at a time: no padding, nothing to go wrong. The reference for `generate`.
-
-    Arguments, result and errors are those of `generate`; there is no pad id, since there are no pads.
-    """
+    """Continue one row at a time: no padding, nothing to go wrong. The reference for `generate`."""
     check_fits(model, rows, max_new_tokens)
     return [greedy_generate(model, torch.tensor([row]), max_new_tokens)[0] for row in rows]
 
@@ -75,15 +70,10 @@ def generate_alone(
 def greedy_generate(
     model: PreTrainedModel, input_ids: torch.Tensor, max_new_tokens: int, **inputs: torch.Tensor
 ) -> list[list[int]]:
-    """Call ``model.generate`` greedily on exactly these inputs, right or wrong.
+    """Call ``model.generate`` greedily on exactly these inputs, right or wrong; the result is `generate`'s.
 
-    Args:
-        input_ids: int64 of shape ``(batch, seq)``.
-        max_new_tokens: The most tokens for a row.
-        inputs: What else ``model.generate`` is to get, such as ``attention_mask``; nothing is added.
-
-    Returns:
-        As `generate`.
+    ``input_ids`` are int64 of shape ``(batch, seq)``. ``inputs`` is what else it is to get, such as
+    ``attention_mask``; nothing is added.
     """
     inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
     output = model.generate(

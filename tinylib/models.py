@@ -6,7 +6,7 @@
 import argparse
 import os
 import re
-import sys
+import shutil
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from tinylib import fetch
-from tinylib.quiet import progress_bars
+from tinylib.quiet import errors_in_one_line, progress_bars
 
 DEFAULT_NAME = fetch.NAME
 HUB_IDS = {"tinyllama": "TinyLlama/TinyLlama-1.1B-Chat-v1.0"}
@@ -28,25 +28,24 @@ def load(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a causal chat model and its tokenizer, ready for inference.
+    """Load a causal chat model in eval mode, and its tokenizer.
 
-    Args:
-        name: ``"smollm2"``, ``"tinyllama"``, a local folder, or a hub id such as
-            ``"HuggingFaceTB/SmolLM2-360M-Instruct"``. Default: ``TINYLIB_MODEL``, else ``"smollm2"``.
-        device: Default: `best_device`.
-        dtype: Default: `best_dtype` of the device.
-
-    Returns:
-        The model in eval mode, and its tokenizer, which has a chat template, an EOS token and a pad token.
+    The name is ``"smollm2"``, ``"tinyllama"``, a local folder, or a hub id such as
+    ``"HuggingFaceTB/SmolLM2-360M-Instruct"``; by default ``TINYLIB_MODEL``, else ``"smollm2"``. For the other
+    defaults see `best_device` and `best_dtype`.
 
     Raises:
-        ValueError: Unknown name, a folder without ``config.json``, a tokenizer without one of these.
+        ValueError: Unknown name or device, a folder without ``config.json``, a tokenizer without chat
+            template, EOS or pad token.
         RuntimeError: The model is not on this machine and cannot be fetched, or transformers cannot load its
             files as a causal model and its tokenizer. (Other damage finds `tinylib.fetch.verify`.)
     """
     name = os.fspath(name or os.environ.get("TINYLIB_MODEL") or DEFAULT_NAME)
     source = resolve(name)
-    device = torch.device(device or best_device())
+    try:
+        device = torch.device(device or best_device())
+    except RuntimeError as error:
+        raise ValueError(f"TINYLIB_DEVICE or device: {str(error).splitlines()[0]}") from error
     dtype = dtype or best_dtype(device)
     with progress_bars(not Path(source).is_dir()):
         with _explained("tokenizer", name, source):
@@ -58,6 +57,8 @@ def load(
             )
             if report["missing_keys"]:  # transformers makes them up, at random, and only warns
                 raise ValueError(f"there are no weights for {', '.join(sorted(report['missing_keys']))}")
+            if weight := not_finite(model):
+                raise ValueError(f"{weight} is not finite, as a training that diverged leaves it")
     # Transformers 4 lets a generic tokenizer return token_type_ids, which Llama models refuse.
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
     # TinyLlama sets 2048 here; generate() would warn that max_new_tokens is given as well.
@@ -65,11 +66,34 @@ def load(
     return model.to(device).eval(), tokenizer
 
 
+def not_finite(model: torch.nn.Module) -> str | None:
+    """Name the first weight that is NaN or infinite, as a training that has diverged leaves them."""
+    for name, weight in model.named_parameters():
+        # aminmax hands a NaN on, and makes no second tensor of the weight's size.
+        if weight.is_floating_point() and not torch.stack(weight.detach().aminmax()).isfinite().all():
+            return name
+    return None
+
+
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | os.PathLike) -> None:
     """Write a model and its tokenizer into ``folder``, from which `load` reads both again."""
-    with progress_bars(False):
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+    with progress_bars(False), put_when_whole(folder) as part:
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+
+
+@contextmanager
+def put_when_whole(folder: str | os.PathLike) -> Iterator[Path]:
+    """Give a side folder to write into; its files get their places in ``folder`` when all are whole."""
+    part = Path(folder, ".part")
+    shutil.rmtree(part, ignore_errors=True)  # of a save that was killed
+    part.mkdir(parents=True)
+    try:
+        yield part
+        for path in sorted(part.iterdir()):
+            path.replace(Path(folder, path.name))
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def best_device() -> str:
@@ -126,18 +150,15 @@ def _explained(what: str, name: str, source: str) -> Iterator[None]:
 
 def _check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise a ValueError if it has no chat template, EOS token or pad token."""
-    if tokenizer.chat_template is None:
-        raise ValueError(
-            f"The tokenizer of {name!r} has no chat template, so nothing says how a conversation is written "
-            "for it. Take the chat (or 'instruct') version of the model."
-        )
-    for role in ("eos_token", "pad_token"):
+    set_one = "Set one in its folder (tokenizer.{0} = ..., tokenizer.save_pretrained(folder))"
+    for role, advice in [
+        ("chat_template", "Take the chat (or 'instruct') version of the model"),
+        ("eos_token", set_one),
+        ("pad_token", f"{set_one}; the EOS token will do, as long as the attention mask is passed"),
+    ]:
         if getattr(tokenizer, role) is None:
-            raise ValueError(
-                f"The tokenizer of {name!r} has no {role}. Set one in its folder "
-                f"(tokenizer.{role} = ..., tokenizer.save_pretrained(folder)); for padding, the EOS "
-                "token will do, as long as the attention mask is passed."
-            )
+            what = role.replace("chat_", "chat ")
+            raise ValueError(f"The tokenizer of {name!r} has no {what}. {advice.format(role)}.")
 
 
 def main() -> None:
@@ -145,11 +166,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tinylib.models", description=main.__doc__)
     parser.add_argument("--again", action="store_true", help="fetch it anew, even if it is there")
     again = parser.parse_args().again
-    try:
+    with errors_in_one_line():
         folder = fetch.shipped(again)
         fetch.verify(folder)
-    except RuntimeError as error:
-        sys.exit(str(error))
     print(f"{DEFAULT_NAME} is ready in {folder}")
 
 

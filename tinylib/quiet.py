@@ -1,6 +1,7 @@
-"""What the libraries say unasked: collect their warnings, hide their bars."""
+"""What the libraries say unasked: collect their warnings, hide their bars, shorten their errors."""
 
 import logging
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -43,3 +44,16 @@ def progress_bars(shown: bool) -> Iterator[None]:
     finally:
         if hide:
             transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """End a command with what was raised, and the notes on it, as text: exit code 1, after Ctrl-C 130."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        print("Stopped.", *getattr(error, "__notes__", []), file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        kind = "" if isinstance(error, ValueError | RuntimeError) else f"{type(error).__name__}: "
+        sys.exit(" ".join([f"{kind}{error}", *getattr(error, "__notes__", [])]))

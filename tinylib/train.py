@@ -6,28 +6,28 @@ supervise answers and their ends, batches in which no sample sees another. ``pyt
 
 import argparse
 import inspect
-import json
 import os
-import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
+from datasets.arrow_writer import ArrowWriter
+from pyarrow import BufferOutputStream
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
-from tinylib import models
+from tinylib import models, runs
 from tinylib.collate import PackedCollator, PaddedCollator
 from tinylib.data import load_chats
 from tinylib.labels import TooLong, training_example
 from tinylib.packing import PackedTrainer, attending_by_sample
-from tinylib.quiet import progress_bars
+from tinylib.quiet import errors_in_one_line, progress_bars
 
 DEFAULTS = {
     "per_device_train_batch_size": 8,
@@ -35,6 +35,7 @@ DEFAULTS = {
     "num_train_epochs": 1,
     "weight_decay": 0.0,
     "logging_steps": 1,
+    "logging_nan_inf_filter": False,  # it writes 0.0 for a loss that is NaN
     "save_strategy": "no",
     "report_to": "none",
     "ddp_find_unused_parameters": False,
@@ -44,10 +45,11 @@ DEFAULTS = {
 def fine_tune(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    chats: Iterable[Mapping[str, Any]],
+    chats: Any,
     folder: str | Path | None = None,
     *,
     resume: bool = False,
+    overwrite: bool = False,
     max_length: int | None = None,
     collator: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]] | None = None,
     **arguments: Any,
@@ -55,12 +57,13 @@ def fine_tune(
     """Train a model, in place, to give the assistant's answers of these chats.
 
     Args:
-        model: In float32 where it is trained (on a GPU add ``bf16=True`` for speed).
-        tokenizer: Its tokenizer.
+        model, tokenizer: The model in float32 where it is trained (on a GPU add ``bf16=True`` for speed).
         chats: A data set of ``datasets``, or any rows that `tinylib.chat.as_messages` reads.
-        folder: Where the trained model, its tokenizer and the losses (``trainer_state.json``) go, and
-            checkpoints if ``save_strategy`` asks for any; default: nothing is written.
-        resume: Go on from the last whole checkpoint in ``folder``; from the start if there is none.
+        folder: Where the trained model, its tokenizer, the losses (``trainer_state.json``), their origin
+            (``training.json``) and checkpoints, if ``save_strategy`` asks for any, go; default: nowhere.
+        resume: Go on from the last whole checkpoint in ``folder``, which must be the same run's: same data,
+            model, trained parts and settings. From the start if there is none.
+        overwrite: Begin anew in ``folder``, whatever is there; another run's checkpoints are removed.
         max_length: The most tokens of a chat; default: the model's context. Later turns that do not fit are
             dropped, chats of which not even the first answer fits are left out, and it is said.
         collator: What makes a batch of examples. Default: `tinylib.collate.PackedCollator`, which changes the
@@ -72,26 +75,46 @@ def fine_tune(
 
     Raises:
         ValueError: A chat is unusable (with its number), none is left, no parameter is to be trained, one is
-            in 16 bits, or there is no folder to resume from.
+            in 16 bits, a setting makes no sense, or ``folder`` is not for this run (`tinylib.runs`).
+        FloatingPointError: The training has diverged. The weights are those before the step, and not saved.
     """
-    _check_trainable(model)
-    if resume and folder is None:
-        raise ValueError("To resume, give the folder that the interrupted training wrote to.")
-    examples = prepare(tokenizer, chats, max_length or model.config.max_position_embeddings)
-    with tempfile.TemporaryDirectory() as nowhere:  # the Trainer wants a folder even if it saves nothing
+    trained = _check_trainable(model)
+    arguments = {**DEFAULTS, **arguments}
+    _check_settings(arguments | {"max_length": max_length})
+    if len(tokenizer) > (known := model.get_input_embeddings().num_embeddings):
+        raise ValueError(f"The tokenizer has {len(tokenizer)} tokens, the model {known}: it is another's.")
+    if (resume and folder is None) or (folder is not None and not str(folder).strip()):
+        raise ValueError("Give a folder to write to; to resume, that of the interrupted training.")
+    max_length = max_length or model.config.max_position_embeddings
+    with ExitStack() as stack:
+        # The Trainer wants a folder even if it saves nothing.
+        output = Path(folder or stack.enter_context(tempfile.TemporaryDirectory())).expanduser()
         on_cpu = model.device.type == "cpu"
-        chosen = {"output_dir": str(folder or nowhere), "disable_tqdm": True, "use_cpu": on_cpu}
-        settings = TrainingArguments(**chosen, **{**DEFAULTS, **arguments})
+        settings = TrainingArguments(str(output), disable_tqdm=True, use_cpu=on_cpu, **arguments)
         if settings.n_gpu > 1:  # several take several processes; DataParallel would cut the one row up
             settings._n_gpu = 1
+        writes = folder is not None and settings.process_index == 0
+        if writes:
+            # The model and, if there are any, a checkpoint with both averages of AdamW.
+            size = whole = trained if hasattr(model, "peft_config") else model.get_memory_footprint()
+            size += (whole + 2 * trained) * (settings.save_strategy != "no")
+            stack.enter_context(runs.claimed(output, model, size, resume, overwrite))
+        output.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(prefix=".", dir=output, ignore_cleanup_errors=True)
+        examples = prepare(tokenizer, chats, max_length, Path(stack.enter_context(scratch)))
         trainer = _trainer(model, tokenizer.pad_token_id, examples, settings, collator)
+        stack.callback(lambda: trainer.pop_callback(_Watch).bar.close())
+        if writes:
+            more = {"max_length": max_length, "processes": settings.world_size}
+            runs.begin(output, model, examples, arguments | more, resume)
+        checkpoint = runs.last_checkpoint(output) if resume else None
         with progress_bars(False), attending_by_sample(model):
-            trainer.train(resume_from_checkpoint=last_checkpoint(folder) if resume else None)
-            if folder is not None:
-                trainer.save_model()
-                trainer.save_state()
-                if trainer.is_world_process_zero():
-                    tokenizer.save_pretrained(folder)
+            trainer.train(resume_from_checkpoint=checkpoint)
+            if writes:
+                with models.put_when_whole(output) as part:
+                    trainer.save_model(str(part))
+                    trainer.state.save_to_json(str(part / "trainer_state.json"))
+                    tokenizer.save_pretrained(part)
     model.eval()
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
@@ -110,7 +133,7 @@ def _trainer(
         settings,
         data_collator=collator or (PackedCollator if fast else PaddedCollator)(pad_id),
         train_dataset=examples,
-        callbacks=[_ProgressBar()],
+        callbacks=[_Watch()],
     )
     trainer.remove_callback(PrinterCallback)
     again = -len(examples) % (settings.train_batch_size * settings.world_size)
@@ -120,10 +143,16 @@ def _trainer(
 
 
 def prepare(
-    tokenizer: PreTrainedTokenizerBase, chats: Iterable[Mapping[str, Any]], max_length: int | None = None
+    tokenizer: PreTrainedTokenizerBase, chats: Any, max_length: int | None = None, folder: Path | None = None
 ) -> Dataset:
     """Turn chats into examples with ``input_ids`` and ``labels``; say which do not fit (see `fine_tune`)."""
-    examples, too_long, shortened = [], [], []
+    # With a folder they lie in a file: memory does not grow with the data.
+    chats, file = (
+        chats if isinstance(chats, Dataset) else list(chats),
+        str(folder / "examples.arrow") if folder else None,
+    )
+    writer = ArrowWriter(path=file, stream=None if file else BufferOutputStream())
+    too_long, shortened = [], []
     for i, chat in enumerate(tqdm(chats, desc="preparing", unit="chat", leave=False, delay=2)):
         try:
             example = training_example(tokenizer, chat, max_length)
@@ -134,14 +163,15 @@ def prepare(
         else:
             if example.pop("dropped"):
                 shortened.append(i)
-            examples.append(example)
+            writer.write(example)
     for which, what in [(too_long, "left out: their first answer does not fit"), (shortened, "shortened")]:
         if which:
             numbers = ", ".join(map(str, which[:10])) + (", …" if len(which) > 10 else "")
             print(f"{len(which)} chats {what} (max_length={max_length}; numbers {numbers})")
-    if not examples:
+    if len(too_long) == len(chats):
         raise ValueError("There is no chat to train on: the data set is empty, or no chat fits max_length.")
-    return Dataset.from_list(examples)
+    writer.finalize(close_stream=file is not None)
+    return Dataset.from_file(file) if file else Dataset.from_buffer(writer.stream.getvalue())
 
 
 def train_last_layers(model: PreTrainedModel, count: int) -> None:
@@ -157,42 +187,36 @@ def add_adapters(model: PreTrainedModel, rank: int) -> torch.nn.Module:
     """Put LoRA adapters beside every linear layer but the output layer; they alone are trained.
 
     The model may be in 16 bits: its own weights stay as they are, the adapters, of scale 2, are in float32.
-    Without the package peft it is a RuntimeError.
     """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise RuntimeError("Adapters need the package peft: python -m pip install peft") from error
+    from peft import LoraConfig, get_peft_model  # costs a second, and few need it
+
     settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
     with warnings.catch_warnings():  # peft asks transformers 5 for something by its old name
         warnings.simplefilter("ignore", FutureWarning)
         return get_peft_model(model, settings)
 
 
-def last_checkpoint(folder: str | Path) -> str | None:
-    """Return the newest checkpoint in ``folder`` that was written whole, if there is one.
-
-    The Trainer writes ``trainer_state.json`` last: a checkpoint without a readable one is half-written.
-    """
-    whole = {}
-    for path in Path(folder).glob("checkpoint-*/trainer_state.json"):
-        with suppress(ValueError, KeyError):
-            whole[json.loads(path.read_text(encoding="utf-8"))["global_step"]] = str(path.parent)
-    return whole[max(whole)] if whole else None
-
-
-def _check_trainable(model: PreTrainedModel) -> None:
-    """Raise a ValueError if no parameter is to be trained, or one in 16 bits."""
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+def _check_trainable(model: PreTrainedModel) -> int:
+    """Count the bytes of what is to be trained; a ValueError if there is nothing, or something in 16 bits."""
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trained:
         raise ValueError("No parameter of the model is to be trained: each has requires_grad=False.")
-    for name, parameter in trained:
+    for name, parameter in trained.items():
         if parameter.dtype in (torch.float16, torch.bfloat16):
-            kind = str(parameter.dtype).removeprefix("torch.")
             raise ValueError(
-                f"{name} is in {kind}, too coarse for the small steps of training. Load the model with "
-                "dtype=torch.float32; for speed on a GPU add bf16=True here."
+                f"{name} is in {str(parameter.dtype)[6:]}, too coarse for the small steps of training. Load "
+                "the model with dtype=torch.float32; for speed on a GPU add bf16=True here."
             )
+    return sum(parameter.nbytes for parameter in trained.values())
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """Raise a ValueError for a number that makes no sense: 0, one below, infinity, NaN."""
+    whole = ("per_device_train_batch_size", "gradient_accumulation_steps", "max_length")
+    for name in (*whole, "save_steps", "logging_steps", "learning_rate", "num_train_epochs"):
+        value = settings.get(name)
+        if value is not None and not (0 < value < float("inf") and not (name in whole and value % 1)):
+            raise ValueError(f"{name} must be a {'whole ' * (name in whole)}number above 0, not {value!r}.")
 
 
 def supports_logits_to_keep(model: PreTrainedModel) -> bool:
@@ -205,22 +229,39 @@ def supports_logits_to_keep(model: PreTrainedModel) -> bool:
     )
 
 
-class _ProgressBar(TrainerCallback):
-    """One bar for the whole training, with the loss of the last step."""
+class _Watch(TrainerCallback):
+    """One bar for the whole training, with the loss of the last step, and its end where that diverges."""
+
+    bar = tqdm(disable=True)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         steps = {"total": state.max_steps, "initial": state.global_step, "unit": "step"}
         self.bar = tqdm(**steps, desc="training", disable=not state.is_world_process_zero)
 
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
+        # Before the step: the weights stay as they were. A loss that is not finite is in every gradient.
+        # Those of float16 are scaled and may overflow: their step is then left out.
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        if not args.fp16 and not torch.nn.utils.get_total_norm(gradients).isfinite():
+            self._end("the loss or a gradient", state.global_step + 1, args, state)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
+        self.bar.update(state.global_step - self.bar.n)
+        last = control.should_save or state.global_step == state.max_steps
+        if last and (name := models.not_finite(model)):  # before it is saved
+            self._end(name, state.global_step, args, state)
+
+    def _end(self, what: str, step: int, args: Any, state: Any) -> None:
+        losses = [log["loss"] for log in state.log_history if "loss" in log]
+        raise FloatingPointError(
+            f"The training has diverged: in step {step} {what} is no finite number any more. The last losses "
+            f"were {losses[-3:]}. Try a learning rate below {args.learning_rate:g}, float32 if it ran in 16 "
+            "bits, and look for rows without a label."
+        )
+
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if "loss" in (logs or {}):
             self.bar.set_postfix(loss=f"{logs['loss']:.3f}")
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.bar.update(state.global_step - self.bar.n)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.bar.close()
 
 
 def main() -> None:
@@ -231,47 +272,39 @@ def main() -> None:
     add("--data", required=True, metavar="CHATS", help="a JSONL, CSV or Parquet file, hub id or 'requests'")
     add("--output", required=True, metavar="FOLDER", help="where the trained model and checkpoints go")
     add("--model", help="smollm2, tinyllama, a folder or a hub id (default: TINYLIB_MODEL, else smollm2)")
-    add("--epochs", type=float, default=1, metavar="N", help="how often to go through the chats (default: 1)")
-    add("--batch-size", type=int, default=8, metavar="N", help="chats in a batch of a process (default: 8)")
-    add("--accumulate", type=int, default=1, metavar="N", help="batches in an optimizer step (default: 1)")
-    add("--learning-rate", type=float, default=2e-4, metavar="X", help="at first; falls to 0 (default: 2e-4)")
-    add("--max-length", type=int, metavar="N", help="most tokens of a chat (default: the model's context)")
-    add("--save-steps", type=int, metavar="N", help="write a checkpoint every N steps (default: none)")
-    add("--resume", action="store_true", help="go on from the last whole checkpoint in FOLDER")
-    add("--seed", type=int, default=42, metavar="N", help="of the chats' order (default: 42)")
-    part = parser.add_mutually_exclusive_group()
-    part.add_argument("--last-layers", type=int, metavar="N", help="train the last N layers only")
-    part.add_argument("--lora", type=int, metavar="RANK", help="train adapters of this rank (needs peft)")
-    try:
-        _train_as_told(parser.parse_args())
-    except (ValueError, RuntimeError) as error:
-        sys.exit(str(error))
-
-
-def _train_as_told(args: argparse.Namespace) -> None:
-    half = models.best_dtype(torch.device(models.best_device()))
-    chats = load_chats(args.data)
-    # Weights that are trained stay in float32; those under adapters may be in 16 bits.
-    model, tokenizer = models.load(args.model, dtype=half if args.lora else torch.float32)
-    if args.last_layers:
-        train_last_layers(model, args.last_layers)
-    if args.lora:
-        model = add_adapters(model, args.lora)
-    settings = {
-        **{name: getattr(args, name) for name in ("learning_rate", "seed", "resume", "max_length")},
-        "num_train_epochs": args.epochs,
-        "per_device_train_batch_size": args.batch_size,
-        "gradient_accumulation_steps": args.accumulate,
-        "bf16": half == torch.bfloat16,
-        "fp16": half == torch.float16,
-    }
-    if args.save_steps:
-        settings |= {"save_strategy": "steps", "save_steps": args.save_steps}
-    losses = fine_tune(model, tokenizer, chats, args.output, **settings)
-    if int(os.environ.get("RANK", 0)) == 0:  # one process speaks for all
-        if args.lora:
-            models.save(model.merge_and_unload(), tokenizer, Path(args.output) / "merged")
-        print(f"{len(losses)} steps, loss {losses[0]:.3f} to {losses[-1]:.3f}; saved in {args.output}")
+    whole, real = {"type": int, "metavar": "N"}, {"type": float, "metavar": "X"}
+    times, batch, parts = "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps"
+    add("--epochs", **real, dest=times, help="how often to go through the chats (default: 1)")
+    add("--batch-size", **whole, dest=batch, help="chats in a batch of a process (default: 8)")
+    add("--accumulate", **whole, dest=parts, help="batches in an optimizer step (default: 1)")
+    add("--learning-rate", **real, help="at first; falls to 0 (default: 2e-4)")
+    add("--max-length", **whole, help="most tokens of a chat (default: the model's context)")
+    add("--save-steps", **whole, help="write a checkpoint every N steps (default: none)")
+    add("--seed", **whole, help="of the chats' order (default: 42)")
+    either, part = parser.add_mutually_exclusive_group(), parser.add_mutually_exclusive_group()
+    either.add_argument("--resume", action="store_true", help="go on from FOLDER's last whole checkpoint")
+    either.add_argument("--overwrite", action="store_true", help="begin anew in FOLDER, whatever is there")
+    part.add_argument("--last-layers", **whole, help="train the last N layers only")
+    part.add_argument("--lora", **whole, help="train adapters of rank N (needs peft)")
+    args = parser.parse_args()
+    own = ("data", "output", "model", "last_layers", "lora")
+    settings = {k: v for k, v in vars(args).items() if v is not None and k not in own}
+    with errors_in_one_line():
+        half = models.best_dtype(torch.device(models.best_device()))
+        chats = load_chats(args.data)
+        # Weights that are trained stay in float32; those under adapters may be in 16 bits.
+        model, tokenizer = models.load(args.model, dtype=torch.float32 if args.lora is None else half)
+        if args.last_layers is not None:
+            train_last_layers(model, args.last_layers)
+        if args.lora is not None:
+            model = add_adapters(model, args.lora)
+        settings |= {"bf16": half == torch.bfloat16, "fp16": half == torch.float16}
+        settings["save_strategy"] = "no" if args.save_steps is None else "steps"
+        losses = fine_tune(model, tokenizer, chats, args.output, **settings)
+        if int(os.environ.get("RANK", 0)) == 0:  # one process speaks for all
+            if args.lora is not None:
+                models.save(model.merge_and_unload(), tokenizer, Path(args.output).expanduser() / "merged")
+            print(f"{len(losses)} steps, loss {losses[0]:.3f} to {losses[-1]:.3f}; saved in {args.output}")
 
 
 if __name__ == "__main__":

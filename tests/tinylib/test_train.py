@@ -18,7 +18,8 @@ from transformers import (
 from tinylib import models, train
 from tinylib.collate import PackedCollator, PaddedCollator
 from tinylib.packing import PackedTrainer
-from tinylib.train import add_adapters, fine_tune, last_checkpoint, prepare, train_last_layers
+from tinylib.runs import last_checkpoint
+from tinylib.train import add_adapters, fine_tune, prepare, train_last_layers
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
@@ -127,7 +128,7 @@ def test_resuming_without_a_checkpoint_starts_at_the_beginning(fresh: Loaded, tm
     model, tokenizer = fresh
     assert last_checkpoint(tmp_path / "nothing") is None
     assert len(fine_tune(model, tokenizer, CHATS, tmp_path, resume=True, max_steps=2)) == 2
-    with pytest.raises(ValueError, match="give the folder"):
+    with pytest.raises(ValueError, match="Give a folder to write to"):
         fine_tune(model, tokenizer, CHATS, resume=True)
 
 

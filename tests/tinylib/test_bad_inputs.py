@@ -1,0 +1,294 @@
+"""Every case of the table: the right result or one clear line, and nothing is lost or half-written."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from bad_inputs import COMMANDS, PAIR, SETTINGS, lines
+from filelock import FileLock
+from training_data import CHATS as TRAINED
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tinylib import models, train
+from tinylib.generate import answer
+from tinylib.train import add_adapters, fine_tune
+
+Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+SAVING = {"per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 1}
+
+
+@pytest.mark.parametrize(("settings", "expected"), SETTINGS.values(), ids=SETTINGS)
+def test_a_setting(tinyllama: Loaded, settings: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        fine_tune(*tinyllama, TRAINED, **settings)
+
+
+@pytest.mark.parametrize(("options", "code", "expected"), COMMANDS.values(), ids=COMMANDS)
+def test_a_command(
+    tinyllama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], options: list[str], code: int, expected: str,
+) -> None:  # fmt: skip
+    data = tmp_path / "data" / "a.jsonl"
+    data.parent.mkdir()
+    data.write_bytes(lines(*TRAINED))
+    places = {"FILE": data, "FILE/x": data / "x", "FOLDER": data.parent, "MODEL": tinyllama_folder}
+    before = sorted(tinyllama_folder.iterdir())
+    given = ["--data", data, "--output", tmp_path / "out", "--model", tinyllama_folder]
+    given += [places.get(option, option) for option in options]
+    monkeypatch.setattr(sys, "argv", ["train", *map(str, given)])
+    with pytest.raises(SystemExit) as ended:
+        train.main()
+    told = ended.value.code if isinstance(ended.value.code, str) else capsys.readouterr().err
+    assert (1 if isinstance(ended.value.code, str) else ended.value.code) == code
+    assert re.search(expected, told)
+    assert "Traceback" not in told
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+    assert sorted(tinyllama_folder.iterdir()) == before
+
+
+@pytest.fixture
+def fresh(tinyllama_folder: Path) -> Callable[[], Loaded]:
+    return lambda: models.load(tinyllama_folder)
+
+
+def test_a_diverging_training_keeps_the_last_good_checkpoint(
+    fresh: Callable[[], Loaded], tmp_path: Path
+) -> None:
+    model, tokenizer = fresh()
+    with pytest.raises(FloatingPointError, match="in step 2 the loss or a gradient") as raised:
+        fine_tune(model, tokenizer, TRAINED, tmp_path, learning_rate=1000, **SAVING)
+    assert "goes on from" in raised.value.__notes__[0]
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-1"]
+    models.load(tmp_path / "checkpoint-1") if (
+        tmp_path / "checkpoint-1" / "tokenizer.json"
+    ).exists() else None
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_weights_that_overflow_in_the_last_step_are_not_saved(
+    fresh: Callable[[], Loaded], tmp_path: Path
+) -> None:
+    with pytest.raises(FloatingPointError, match=r"in step 1 model\.embed_tokens\.weight"):
+        fine_tune(*fresh(), TRAINED, tmp_path, learning_rate=1e39, max_steps=1)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_model_of_noise_neither_loads_nor_answers(
+    fresh: Callable[[], Loaded], tmp_path: Path, value: float
+) -> None:
+    model, tokenizer = fresh()
+    with torch.no_grad():
+        model.model.norm.weight[3] = value
+    with pytest.raises(ValueError, match=r"model\.norm\.weight is not finite"):
+        answer(model, tokenizer, ["Hi!"])
+    models.save(model, tokenizer, tmp_path)
+    with pytest.raises(RuntimeError, match=r"model\.norm\.weight is not finite"):
+        models.load(tmp_path)
+
+
+CHANGED: dict[str, tuple[dict[str, Any], str]] = {
+    "other data": ({"chats": TRAINED[1:]}, "rows: 12, now 11; chats: "),
+    "as many other chats": ({"chats": [PAIR] * 12}, "chats: "),
+    "a learning rate": ({"learning_rate": 1e-3}, "learning_rate: 0.0002, now 0.001"),
+    "epochs": ({"num_train_epochs": 2}, "num_train_epochs: 1, now 2"),
+    "a batch size": ({"per_device_train_batch_size": 2}, "per_device_train_batch_size: 4, now 2"),
+    "a seed": ({"seed": 1}, "seed: None, now 1"),
+    "max_length": ({"max_length": 100}, "max_length: 2048, now 100"),
+    "the trained part": ({"layers": 1}, "trained: "),
+    "adapters": ({"rank": 4}, "trained: "),
+    "the model": ({"shift": 0.5}, "weights: "),
+}
+
+
+@pytest.fixture(scope="module")
+def interrupted(tinyllama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("interrupted")
+    fine_tune(*models.load(tinyllama_folder), TRAINED, folder, **SAVING)
+    return folder
+
+
+@pytest.mark.parametrize(("change", "expected"), CHANGED.values(), ids=CHANGED)
+def test_another_run_is_not_resumed(
+    fresh: Callable[[], Loaded], interrupted: Path, change: dict[str, Any], expected: str
+) -> None:
+    model, tokenizer = fresh()
+    before = {path: path.read_bytes() for path in interrupted.rglob("*") if path.is_file()}
+    arguments = {"chats": TRAINED, **SAVING, **change}
+    if "layers" in change:
+        train.train_last_layers(model, arguments.pop("layers"))
+    if "rank" in change:
+        model = add_adapters(model, arguments.pop("rank"))
+    if "shift" in change:
+        with torch.no_grad():
+            model.model.norm.weight += arguments.pop("shift")
+    with pytest.raises(ValueError, match=f"is another run's .*{expected}"):
+        fine_tune(model, tokenizer, folder=interrupted, resume=True, **arguments)
+    assert {path: path.read_bytes() for path in interrupted.rglob("*") if path.is_file()} == before
+
+
+def test_what_changes_nothing_may_change(fresh: Callable[[], Loaded], interrupted: Path) -> None:
+    losses = fine_tune(
+        *fresh(), TRAINED, interrupted, resume=True, **{**SAVING, "save_steps": 2, "logging_steps": 3}
+    )
+    assert len(losses) == 3
+
+
+def test_a_training_is_not_overwritten_unasked(fresh: Callable[[], Loaded], tmp_path: Path) -> None:
+    model, tokenizer = fresh()
+    fine_tune(model, tokenizer, TRAINED, tmp_path, max_steps=1)
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="holds a training: --resume"):
+        fine_tune(*fresh(), TRAINED, tmp_path, max_steps=2)
+    with pytest.raises(ValueError, match="holds a finished training, and no checkpoint"):
+        fine_tune(*fresh(), TRAINED, tmp_path, max_steps=1, resume=True)
+    assert (tmp_path / "model.safetensors").read_bytes() == weights
+    fine_tune(*fresh(), TRAINED, tmp_path, overwrite=True, max_steps=2, **SAVING)
+    assert json.loads((tmp_path / "training.json").read_text())["max_steps"] == 2
+    assert (tmp_path / "model.safetensors").read_bytes() != weights
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".") and path.name != ".lock"]
+    # Another run's checkpoints must not be resumed by the next.
+    fine_tune(*fresh(), TRAINED, tmp_path, overwrite=True, max_steps=1)
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def test_of_two_runs_into_one_folder_the_second_is_refused(
+    fresh: Callable[[], Loaded], tmp_path: Path
+) -> None:
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with FileLock(tmp_path / ".lock"):
+            held.set()
+            done.wait(60)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait(60)
+    try:
+        with pytest.raises(ValueError, match="Another training is writing to"):
+            fine_tune(*fresh(), TRAINED, tmp_path, max_steps=1)
+    finally:
+        done.set()
+        other.join()
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "weights cut off": lambda c: os.truncate(c / "model.safetensors", 5000),
+    "no weights": lambda c: (c / "model.safetensors").unlink(),
+    "an optimizer cut off": lambda c: os.truncate(c / "optimizer.pt", 5000),
+    "an optimizer with a wrong byte": lambda c: (c / "optimizer.pt").write_bytes(
+        (c / "optimizer.pt").read_bytes()[:20_000] + b"x" + (c / "optimizer.pt").read_bytes()[20_001:]
+    ),
+    "no optimizer": lambda c: (c / "optimizer.pt").unlink(),
+    "no schedule": lambda c: (c / "scheduler.pt").unlink(),
+    "a state cut off": lambda c: (c / "trainer_state.json").write_text('{"global_'),
+    "no state": lambda c: (c / "trainer_state.json").unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_checkpoint_is_passed_over(
+    fresh: Callable[[], Loaded], interrupted: Path, tmp_path: Path, damage: Callable[[Path], object],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    folder = Path(shutil.copytree(interrupted, tmp_path / "copy"))
+    damage(folder / "checkpoint-3")
+    losses = fine_tune(*fresh(), TRAINED, folder, resume=True, **SAVING)
+    assert re.search(r"checkpoint-3 is passed over", capsys.readouterr().out)
+    assert len(losses) == 3
+    assert (folder / "model.safetensors").read_bytes() == (interrupted / "model.safetensors").read_bytes()
+
+
+def test_a_tokenizer_of_another_model_is_refused(fresh: Callable[[], Loaded]) -> None:
+    model, tokenizer = fresh()
+    tokenizer.add_tokens(["<new>"])
+    with pytest.raises(ValueError, match="tokens, the model 431: it is another's"):
+        fine_tune(model, tokenizer, TRAINED)
+
+
+def test_a_disk_without_room_is_found_first(
+    fresh: Callable[[], Loaded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    monkeypatch.setattr(train, "prepare", lambda *_: pytest.fail("too late"))
+    with pytest.raises(ValueError, match=r"too full: the training needs 0\.0 GB"):
+        fine_tune(*fresh(), TRAINED, tmp_path)
+
+
+FULL = """
+import resource, sys
+sys.path.insert(0, {tests!r})
+from training_data import CHATS
+from tinylib import models, train
+import json, pathlib
+pathlib.Path("chats.jsonl").write_text("".join(json.dumps(chat) + chr(10) for chat in CHATS))
+size = (pathlib.Path({model!r}) / "model.safetensors").stat().st_size
+options = ["--batch-size", "4", "--save-steps", "1"]
+sys.argv = ["train", "--data", "chats.jsonl", "--model", {model!r}, "--output", "out", *options]
+log = train._Watch.on_log
+def later(watch, args, state, *rest, **more):
+    log(watch, args, state, *rest, **more)
+    if state.global_step == 2:  # the first checkpoint is whole
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2,) * 2)
+train._Watch.on_log = later
+train.main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no quotas to set")
+def test_a_disk_that_fills_up_ends_in_a_line_and_leaves_no_half_model(
+    tinyllama_folder: Path, tmp_path: Path
+) -> None:
+    code = FULL.format(tests=str(Path(__file__).parents[1]), model=str(tinyllama_folder))
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert re.search("was written last. With --resume it goes on from out/checkpoint-1", done.stderr), (
+        done.stderr
+    )
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_ctrl_c_says_how_to_go_on(
+    tinyllama_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = tmp_path / "chats.jsonl"
+    data.write_bytes(lines(*TRAINED))
+    options = ["--batch-size", "4", "--save-steps", "1", "--model", str(tinyllama_folder)]
+    given = ["train", "--data", str(data), "--output", str(tmp_path / "out"), *options]
+    monkeypatch.setattr(sys, "argv", given)
+    step = train._Watch.on_log
+
+    def stop(watch: Any, args: Any, state: Any, *rest: Any, **more: Any) -> None:
+        step(watch, args, state, *rest, **more)
+        if state.global_step == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train._Watch, "on_log", stop)
+        with pytest.raises(SystemExit) as ended:
+            train.main()
+    assert ended.value.code == 130
+    assert re.search(r"Stopped\. .*With --resume it goes on from .*checkpoint-1", capsys.readouterr().err)
+    monkeypatch.setattr(sys, "argv", [*given, "--resume"])
+    train.main()
+    assert "3 steps" in capsys.readouterr().out
+
+
+def test_an_unknown_device_is_named(tinyllama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYLIB_DEVICE", "nope")
+    with pytest.raises(ValueError, match=r"TINYLIB_DEVICE or device: .*nope"):
+        models.load(tinyllama_folder)
