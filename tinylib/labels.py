@@ -41,13 +41,8 @@ def training_example(
     """Make one example to train on of one chat: messages, or a row (see `tinylib.chat.as_messages`).
 
     Turns are dropped from the end until the rest fits into ``max_length`` tokens; none is cut, so that every
-    answer keeps its end of turn.
-
-    Returns:
-        ``input_ids``, ``labels`` and ``dropped``, the number of the assistant's turns that did not fit.
-
-    Raises:
-        ValueError: See `tinylib.chat.chat_turns`; `TooLong` if not even the first answer fits.
+    answer keeps its end of turn. Returns ``input_ids``, ``labels`` and ``dropped``, the number of turns that
+    did not fit; it is `TooLong` if not even the first does. Other errors are `tinylib.chat.chat_turns`'s.
     """
     turns = chat_turns(tokenizer, chat)
     ends = list(accumulate(len(prompt) + len(response) for prompt, response in turns))
@@ -76,10 +71,8 @@ def plain_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of each position's logits with the label **at that position**: no shift.
 
     As in nanoGPT, or in TinyLlama's pre-training: the data have been shifted. ``logits`` are of shape
-    ``(batch, seq, vocab)``, ``labels`` int64 ``(batch, seq)``; `IGNORE_INDEX` is not counted.
-
-    Returns:
-        The mean over all supervised tokens of the batch, in nats.
+    ``(batch, seq, vocab)``, ``labels`` int64 ``(batch, seq)``; `IGNORE_INDEX` is not counted. Returns the
+    mean over all supervised tokens of the batch, in nats.
 
     Raises:
         ValueError: The shapes do not belong together, or nothing is supervised (the mean would be NaN).

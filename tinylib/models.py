@@ -35,17 +35,13 @@ def load(
     defaults see `best_device` and `best_dtype`.
 
     Raises:
-        ValueError: Unknown name or device, a folder without ``config.json``, a tokenizer without chat
-            template, EOS or pad token.
-        RuntimeError: The model is not on this machine and cannot be fetched, or transformers cannot load its
-            files as a causal model and its tokenizer. (Other damage finds `tinylib.fetch.verify`.)
+        ValueError: Unknown name, no ``config.json``, a tokenizer without chat template, EOS or pad token.
+        RuntimeError: Unknown device; the model can be neither found nor fetched; or its files are not those
+            of a causal model and its tokenizer. (Other damage finds `tinylib.fetch.verify`.)
     """
     name = os.fspath(name or os.environ.get("TINYLIB_MODEL") or DEFAULT_NAME)
     source = resolve(name)
-    try:
-        device = torch.device(device or best_device())
-    except RuntimeError as error:
-        raise ValueError(f"TINYLIB_DEVICE or device: {str(error).splitlines()[0]}") from error
+    device = torch.device(device or best_device())
     dtype = dtype or best_dtype(device)
     with progress_bars(not Path(source).is_dir()):
         with _explained("tokenizer", name, source):

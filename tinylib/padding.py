@@ -16,10 +16,8 @@ def pad(rows: Sequence[Sequence[int]], pad_id: int, side: Side = "left") -> dict
     """Pad rows of token ids to the length of the longest, and say which columns are real.
 
     Any id of the vocabulary will do as ``pad_id``, EOS too: it is hidden. Pads go to the left for generation,
-    since the next token is predicted after the last column; to the right, usually, for training.
-
-    Returns:
-        ``input_ids`` and ``attention_mask`` (1 = real, 0 = padding), int64 of shape ``(batch, seq)``.
+    since the next token is predicted after the last column; to the right, usually, for training. Returns
+    ``input_ids`` and ``attention_mask`` (1 = real, 0 = padding), int64 of shape ``(batch, seq)``.
 
     Raises:
         ValueError: No row, an empty row, or an unknown side.
@@ -44,10 +42,8 @@ def position_ids(attention_mask: torch.Tensor) -> torch.Tensor:
     """Count positions from each row's first real token, so that pads do not push it along.
 
     For real tokens (1 in the mask) the same as in transformers' ``generate`` (``generation/utils.py``). A
-    plain ``forward`` counts the pads, which matters to models with absolute positions, such as GPT-2.
-
-    Returns:
-        int64 of the mask's shape, ``(batch, seq)``; 0 at pads on the left, where it means nothing.
+    plain ``forward`` counts the pads, which matters to models with absolute positions, such as GPT-2. int64
+    of the mask's shape, ``(batch, seq)``; 0 at pads on the left, where it means nothing.
 
     >>> position_ids(torch.tensor([[0, 0, 1, 1, 1]])).tolist()
     [[0, 0, 0, 1, 2]]

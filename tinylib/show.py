@@ -119,10 +119,7 @@ def _width(text: str) -> int:
 
 
 def answers(prompts: Sequence[str], columns: Mapping[str, Sequence[str]], width: int = 76) -> str:
-    """List answers under their prompts, one line for each way of asking, cut at ``width`` characters.
-
-    ``columns`` has for each way (``"alone"``, ``"in a batch"``, ...) its answers in the prompts' order.
-    """
+    """List answers under their prompts, cut at ``width``: a line for each way of asking, from its column."""
     margin = max(map(len, columns))
     lines = []
     for i, prompt in enumerate(prompts):

@@ -184,9 +184,9 @@ def train_last_layers(model: PreTrainedModel, count: int) -> None:
 
 
 def add_adapters(model: PreTrainedModel, rank: int) -> torch.nn.Module:
-    """Put LoRA adapters beside every linear layer but the output layer; they alone are trained.
+    """Put LoRA adapters of scale 2 beside every linear layer but the output layer; they alone are trained.
 
-    The model may be in 16 bits: its own weights stay as they are, the adapters, of scale 2, are in float32.
+    They are in float32, also beside weights in 16 bits.
     """
     from peft import LoraConfig, get_peft_model  # costs a second, and few need it
 

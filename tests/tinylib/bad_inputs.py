@@ -3,13 +3,54 @@
 import json
 from typing import Any
 
+from datasets import Dataset
+
 PAIR = {"prompt": "Hi!", "completion": "Hello."}
+
+
+USER, ANSWER = {"role": "user", "content": "Hi!"}, {"role": "assistant", "content": "Hello."}
+TWO = [USER, ANSWER]
+CALL = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
 
 
 def lines(*rows: Any) -> bytes:
     """Write rows as JSONL."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
+
+CHATS: dict[str, tuple[Any, int | str]] = {
+    "a list of pairs": ([PAIR], 1),
+    "a list of conversations": ([TWO, TWO], 2),
+    "a generator": ((chat for chat in [PAIR, PAIR]), 2),
+    "a data set": (Dataset.from_list([PAIR]), 1),
+    "rows of several forms": ([PAIR, {"messages": TWO}, TWO], 3),
+    "the messages of one chat": (TWO, "Chat 0: A row needs"),
+    "no chats": ([], "no chat to train on"),
+    "a chat that is a number": ([PAIR, 3], "Chat 1: A chat is text, .* not 3"),
+    "a chat that is None": ([None], "Chat 0: A chat is text"),
+    "words alone": (["Hi!"], "Chat 0: The chat has no message of the assistant's"),
+    "an empty chat": ([[]], "Chat 0: The conversation is empty"),
+    "an empty answer": ([{"prompt": "Hi!", "completion": " "}], "Message 1, of the assistant, is empty"),
+    "an answer that is a number": ([{"prompt": "Hi!", "completion": 7}], "Chat 0: A chat is text"),
+    "an answer that is NaN": ([{"prompt": "Hi!", "completion": float("nan")}], "Chat 0: A chat is text"),
+    "a message that is text": ([["Hi!", "Hello."]], "Message 0 needs a 'role' and a 'content'"),
+    "a content that is a number": ([[USER, {**ANSWER, "content": 7}]], "Message 1 needs a 'role'"),
+    "a role that is a number": ([[{**USER, "role": 1}, ANSWER]], "Message 0 needs a 'role'"),
+    "an empty role": ([[{**USER, "role": ""}, ANSWER]], "Message 0 needs a 'role'"),
+    "no role": ([[{"content": "Hi!"}, ANSWER]], "Message 0 needs a 'role'"),
+    "parts of text": (
+        [[{**USER, "content": [{"type": "text", "text": "Hi!"}]}, ANSWER]],
+        "a 'content' that is text",
+    ),
+    "a tool is called": ([[USER, CALL]], "Message 1 calls a tool"),
+    "weight 0 alone": ([[USER, {**ANSWER, "weight": 0}]], "no message of the assistant's to learn"),
+    "a greeting alone": ([[ANSWER]], "no message of the assistant's to learn"),
+    "a greeting first": ([[ANSWER, *TWO]], 1),
+    "messages that are text": ([{"messages": "Hi!"}], "Chat 0: Messages are text, but no JSON"),
+    "messages that are one message": ([{"messages": USER}], "The messages are no list"),
+    "messages as JSON, but no list": ([{"messages": '"Hi!"'}], "The messages are no list"),
+    "400 turns": ([TWO * 400], 1),
+}
 
 NAN, INF = float("nan"), float("inf")
 SETTINGS: dict[str, tuple[dict[str, Any], str]] = {

@@ -13,17 +13,32 @@ from typing import Any
 
 import pytest
 import torch
-from bad_inputs import COMMANDS, PAIR, SETTINGS, lines
+from bad_inputs import CHATS, COMMANDS, PAIR, SETTINGS, lines
 from filelock import FileLock
 from training_data import CHATS as TRAINED
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinylib import models, train
 from tinylib.generate import answer
-from tinylib.train import add_adapters, fine_tune
+from tinylib.train import add_adapters, fine_tune, prepare
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 SAVING = {"per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 1}
+
+
+def check(made: Callable[[], Any], expected: int | str) -> None:
+    """It makes so many examples, or a ValueError of a line that matches."""
+    if isinstance(expected, int):
+        assert len(made()) == expected
+    else:
+        with pytest.raises(ValueError, match=expected) as raised:
+            made()
+        assert len(str(raised.value)) < 700
+
+
+@pytest.mark.parametrize(("chats", "expected"), CHATS.values(), ids=CHATS)
+def test_chats(tinyllama: Loaded, chats: Any, expected: int | str) -> None:
+    check(lambda: prepare(tinyllama[1], chats), expected)
 
 
 @pytest.mark.parametrize(("settings", "expected"), SETTINGS.values(), ids=SETTINGS)
@@ -290,5 +305,19 @@ def test_ctrl_c_says_how_to_go_on(
 
 def test_an_unknown_device_is_named(tinyllama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINYLIB_DEVICE", "nope")
-    with pytest.raises(ValueError, match=r"TINYLIB_DEVICE or device: .*nope"):
+    with pytest.raises(RuntimeError, match="nope"):
         models.load(tinyllama_folder)
+
+
+def test_weight_0_is_read_and_not_learned(tinyllama: Loaded) -> None:
+    chat = [
+        {"role": "user", "content": "Hi!"},
+        {"role": "assistant", "content": "Bananas.", "weight": 0},
+        {"role": "user", "content": "And?"},
+        {"role": "assistant", "content": "Paris.", "weight": 1},
+    ]
+    (row,) = prepare(tinyllama[1], [chat])
+    learned = tinyllama[1].decode([label for label in row["labels"] if label >= 0])
+    assert "Paris." in learned
+    assert "Bananas" not in learned
+    assert "Bananas." in tinyllama[1].decode(row["input_ids"])

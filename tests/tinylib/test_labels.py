@@ -243,3 +243,19 @@ def test_only_role_and_content_of_a_message_reach_the_template(tinyllama: tuple)
     assert chat_turns(tokenizer, more) == chat_turns(tokenizer, plain)
     with pytest.raises(ValueError, match="no list"):
         chat_turns(tokenizer, {"messages": '"Hello."'})
+
+
+def test_many_turns_are_cut_as_each_is_on_its_own(
+    tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read off other turns must be what rendering the messages before each answer gives."""
+    messages = messages_of_turns([(f"Question {i}?", f"{'Yes. ' * (i % 4)}It is {i}.") for i in range(12)])
+    rendered = []
+    render = tokenizer.apply_chat_template
+    monkeypatch.setattr(
+        tokenizer, "apply_chat_template", lambda *a, **k: rendered.append(1) or render(*a, **k)
+    )
+    together = chat_turns(tokenizer, messages)
+    assert len(rendered) < 12
+    # The last answer of a chat has a text of its own behind it, so that it is always rendered.
+    assert together == [chat_turns(tokenizer, messages[: i + 1])[-1] for i in range(2, len(messages), 2)]

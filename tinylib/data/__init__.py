@@ -11,15 +11,9 @@ HERE = Path(__file__).parent
 def load_chats(source: str = "requests", split: str = "train") -> datasets.Dataset:
     """Load chats, from the course, a local file or the hub.
 
-    Args:
-        source: ``"requests"`` (the course's own), the path of a JSONL, JSON, CSV or Parquet file, a hub id.
-        split: Of ``"requests"`` and of a hub's data set: ``"train"``, ``"test"``, ... A file is one split.
-
-    Returns:
-        A data set in which each row is a chat (see `tinylib.chat.as_messages`).
-
-    Raises:
-        ValueError: There is no such file or split, it cannot be read, or its columns are not a chat's.
+    The source is ``"requests"`` (the course's own), the path of a JSONL, JSON, CSV or Parquet file, a hub id;
+    a split, ``"train"`` or ``"test"``, have the first and the last. Each row is a chat (see
+    `tinylib.chat.as_messages`). It is a ValueError if it cannot be read, or its columns are not a chat's.
     """
     path = Path(source).expanduser()
     if source == "requests":
