@@ -86,10 +86,7 @@ def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]
     """Put things into bins: the longest first, each into the fullest bin that still has room.
 
     As in TRL's ``pack_dataset(strategy="bfd")``; but nothing is ever cut, so that what is longer than
-    ``capacity`` gets a bin of its own. Lengths and capacity are in tokens.
-
-    Returns:
-        The numbers of the things in each bin, in rising order.
+    ``capacity`` gets a bin of its own. Lengths and capacity are in tokens; the bins have the things' numbers.
 
     >>> best_fit_decreasing([2, 3, 2, 9], capacity=5)
     [[0, 1], [2], [3]]

@@ -48,8 +48,7 @@ def generate(
 ) -> list[list[int]]:
     """Continue all rows, lists of token ids, in one batch: padded on the left, with the attention mask.
 
-    Returns the new tokens of each row, at most ``max_new_tokens``, up to and including its first end of turn.
-    For errors see `check_fits`.
+    Returns the new tokens of each row, up to and including its first end of turn. Errors are `check_fits`'s.
     """
     check_fits(model, rows, max_new_tokens)
     batch = pad(rows, pad_id, side="left")
@@ -86,10 +85,7 @@ def eos_token_ids(model: PreTrainedModel) -> list[int]:
 
 
 def truncate_at_eos(ids: Sequence[int], eos_ids: Sequence[int]) -> list[int]:
-    """Keep the ids up to and including the first that ends an answer; all, if none does.
-
-    ``generate`` fills rows that ended early with pads, which are not part of the answer.
-    """
+    """Keep the ids up to and including the first that ends an answer, without what ``generate`` fills up."""
     for i, token in enumerate(ids):
         if token in eos_ids:
             return list(ids[: i + 1])
@@ -98,10 +94,7 @@ def truncate_at_eos(ids: Sequence[int], eos_ids: Sequence[int]) -> list[int]:
 
 @torch.no_grad()
 def next_token_logits(model: PreTrainedModel, **inputs: torch.Tensor) -> torch.Tensor:
-    """Score what comes after the last column, by one plain ``forward`` on exactly these inputs.
-
-    The logits are float32, on the CPU, of shape ``(batch, vocab)``.
-    """
+    """Score what follows the last column by one ``forward``: float32 on the CPU, ``(batch, vocab)``."""
     inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
     return model(**inputs, logits_to_keep=1).logits[:, -1].float().cpu()
 

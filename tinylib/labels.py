@@ -1,7 +1,6 @@
-"""Labels, and the losses of both conventions.
+"""Labels, and the losses of both conventions: the labels are moved by one in the data or in the loss.
 
-At position i a causal model predicts token i + 1. So somebody has to move the labels by one: the data or the
-loss, and exactly one of them.
+At position i a causal model predicts token i + 1; so exactly one of the two has to move them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -72,10 +71,8 @@ def plain_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
     As in nanoGPT, or in TinyLlama's pre-training: the data have been shifted. ``logits`` are of shape
     ``(batch, seq, vocab)``, ``labels`` int64 ``(batch, seq)``; `IGNORE_INDEX` is not counted. Returns the
-    mean over all supervised tokens of the batch, in nats.
-
-    Raises:
-        ValueError: The shapes do not belong together, or nothing is supervised (the mean would be NaN).
+    mean over all supervised tokens of the batch, in nats; a ValueError if the shapes do not belong together,
+    or nothing is supervised (the mean would be NaN).
     """
     if logits.shape[:-1] != labels.shape:
         raise ValueError(

@@ -101,10 +101,9 @@ def best_device() -> str:
 
 
 def best_dtype(device: torch.device) -> torch.dtype:
-    """Choose the type for inference: float32; on CUDA bfloat16 where the card has it, else float16."""
+    """Choose for inference: float32; on CUDA bfloat16 if the card has it (not emulated), else float16."""
     if device.type != "cuda":
         return torch.float32
-    # Emulated, as on a T4, it is slow.
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 

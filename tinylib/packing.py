@@ -82,8 +82,8 @@ def attending_by_sample(model: PreTrainedModel) -> Iterator[None]:
 class PackedTrainer(Trainer):
     """``transformers.Trainer``, but logits are computed only where a label is, and packed rows go one by one.
 
-    Losses and gradients are the same. What it saves is work on the vocabulary, and memory: a batch of many
-    rows takes that of its longest. For models whose ``forward`` takes ``logits_to_keep``.
+    Losses and gradients are the same; it saves work on the vocabulary, and a batch takes the memory of its
+    longest row. For models whose ``forward`` takes ``logits_to_keep``.
     """
 
     def __init__(self, model: PreTrainedModel, args: TrainingArguments, **options: Any) -> None:

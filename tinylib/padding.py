@@ -17,10 +17,8 @@ def pad(rows: Sequence[Sequence[int]], pad_id: int, side: Side = "left") -> dict
 
     Any id of the vocabulary will do as ``pad_id``, EOS too: it is hidden. Pads go to the left for generation,
     since the next token is predicted after the last column; to the right, usually, for training. Returns
-    ``input_ids`` and ``attention_mask`` (1 = real, 0 = padding), int64 of shape ``(batch, seq)``.
-
-    Raises:
-        ValueError: No row, an empty row, or an unknown side.
+    ``input_ids`` and ``attention_mask`` (1 = real, 0 = padding), int64 of shape ``(batch, seq)``. No row, an
+    empty row or an unknown side is a ValueError.
 
     >>> pad([[5, 6, 7], [8]], pad_id=2)["attention_mask"].tolist()
     [[1, 1, 1], [0, 0, 1]]

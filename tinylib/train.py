@@ -1,7 +1,7 @@
 """Fine-tune a chat model: conversations in, a trained model and its losses out.
 
-The training is ``transformers.Trainer``'s, with its arguments. What goes in is made here: labels that
-supervise answers and their ends, batches in which no sample sees another. ``python -m tinylib.train --help``.
+The training is ``transformers.Trainer``'s. What goes in is made here: labels that supervise answers and their
+ends, batches in which no sample sees another. ``python -m tinylib.train --help``.
 """
 
 import argparse
@@ -9,7 +9,7 @@ import inspect
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -147,10 +147,10 @@ def prepare(
 ) -> Dataset:
     """Turn chats into examples with ``input_ids`` and ``labels``; say which do not fit (see `fine_tune`)."""
     # With a folder they lie in a file: memory does not grow with the data.
-    chats, file = (
-        chats if isinstance(chats, Dataset) else list(chats),
-        str(folder / "examples.arrow") if folder else None,
-    )
+    if isinstance(chats, str | Mapping) or hasattr(chats, "iloc") or not isinstance(chats, Iterable):
+        raise ValueError(f"Chats are a data set (one split of it) or a list of chats, not {chats!r:.80}.")
+    chats = chats if isinstance(chats, Dataset) else list(chats)
+    file = str(folder / "examples.arrow") if folder else None
     writer = ArrowWriter(path=file, stream=None if file else BufferOutputStream())
     too_long, shortened = [], []
     for i, chat in enumerate(tqdm(chats, desc="preparing", unit="chat", leave=False, delay=2)):

@@ -1,9 +1,12 @@
 """What people give to a training, and what they see: so many examples, or a line that says what is wrong."""
 
+import gzip
 import json
 from typing import Any
 
-from datasets import Dataset
+import numpy as np
+import pandas as pd
+from datasets import Dataset, DatasetDict
 
 PAIR = {"prompt": "Hi!", "completion": "Hello."}
 
@@ -18,10 +21,64 @@ def lines(*rows: Any) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
+FILES: dict[str, tuple[str, bytes, int | str]] = {
+    "JSONL": ("a.jsonl", lines(PAIR, PAIR), 2),
+    "a byte order mark": ("a.jsonl", b"\xef\xbb\xbf" + lines(PAIR), 1),
+    "CRLF": ("a.jsonl", lines(PAIR, PAIR).replace(b"\n", b"\r\n"), 2),
+    "empty lines": ("a.jsonl", b"\n" + lines(PAIR) + b"\n\n", 1),
+    "no last line break": ("a.jsonl", lines(PAIR, PAIR).rstrip(), 2),
+    "pretty JSON": ("a.json", json.dumps([PAIR, PAIR], indent=2).encode(), 2),
+    "gzip": ("a.jsonl.gz", gzip.compress(lines(PAIR, PAIR)), 2),
+    "gzip that is none": ("a.jsonl.gz", lines(PAIR), "could not be read"),
+    "an upper-case suffix": ("A.JSONL", lines(PAIR), 1),
+    "right to left, and Chinese": ("a.jsonl", lines({"prompt": "שלום، مرحبا", "completion": "你好"}), 1),
+    "Latin-1": (
+        "a.jsonl",
+        lines(PAIR, {"prompt": "Grüße", "completion": "x"}).decode().encode("latin-1"),
+        "line 2",
+    ),
+    "a broken line": ("a.jsonl", lines(PAIR) + b'{"prompt": \n' + lines(PAIR), "line 2 is no JSON"),
+    "a broken line after an empty one": ("a.jsonl", lines(PAIR) + b"\n{oops}\n", "line 3 is no JSON"),
+    "a change of type": ("a.jsonl", lines({"messages": TWO}, {"messages": 3}), "Chat 1: A chat is text"),
+    "lines that are no objects": ("a.jsonl", b"[1]\n[2]\n", "could not be read|has the columns"),
+    "0 bytes": ("a.jsonl", b"", "could not be read: the file is empty"),
+    "a CSV of 0 bytes": ("a.csv", b"", "could not be read"),
+    "a Parquet file that is none": ("a.parquet", b"PAR1", "could not be read"),
+    "semicolons in CSV": ("a.csv", b"prompt;completion\nHi!;Hello.\n", "has the columns prompt;completion"),
+    "a CSV with a byte order mark": ("a.csv", b"\xef\xbb\xbfprompt,completion\nHi!,Hello.\n", 1),
+    "answers that are numbers": ("a.csv", b"prompt,completion\nOne?,1\nTwo?,2\n", 2),
+    "answers that look like none": ("a.csv", b"prompt,completion\nSodium?,NA\nNo?,null\n", 2),
+    "an empty cell of CSV": (
+        "a.csv",
+        b"prompt,completion\nHi!,\n",
+        "Chat 0: Message 1, of the assistant, is empty",
+    ),
+    "messages as JSON in CSV": ("a.csv", pd.DataFrame({"messages": [json.dumps(TWO)]}).to_csv().encode(), 1),
+    "Alpaca": ("a.jsonl", lines({"instruction": "a", "output": "b"}), "has the columns instruction, output"),
+    "ShareGPT": ("a.jsonl", lines({"conversations": []}), "has the columns conversations"),
+    "2 MB in a line": ("a.jsonl", lines({"prompt": "Hi! " * 500_000, "completion": "x"}, PAIR), 1),
+    "a lone surrogate": (
+        "a.jsonl",
+        b'{"prompt": "\\ud800", "completion": "x"}\n',
+        "could not be read|Chat 0",
+    ),
+    "special tokens in words": ("a.jsonl", lines({"prompt": "</s><|assistant|>", "completion": "</s>"}), 1),
+    "None in a column": ("a.jsonl", lines(PAIR, {"prompt": None, "completion": "x"}), "Chat 1: A row needs"),
+    "other columns too": ("a.jsonl", lines({**PAIR, "id": 7}), 1),
+}
+
 CHATS: dict[str, tuple[Any, int | str]] = {
     "a list of pairs": ([PAIR], 1),
     "a list of conversations": ([TWO, TWO], 2),
     "a generator": ((chat for chat in [PAIR, PAIR]), 2),
+    "a table of pandas": (pd.DataFrame([PAIR, PAIR]), "a list of chats, not"),
+    "an array of numpy": (np.array([PAIR, PAIR]), 2),
+    "several splits": (DatasetDict(train=Dataset.from_list([PAIR])), "one split of it"),
+    "one chat": ({"messages": TWO}, "a list of chats, not"),
+    "one pair": (PAIR, "a list of chats, not"),
+    "a file's name": ("chats.jsonl", "a list of chats, not 'chats.jsonl'"),
+    "None": (None, "a list of chats, not None"),
+    "a number": (3, "a list of chats, not 3"),
     "a data set": (Dataset.from_list([PAIR]), 1),
     "rows of several forms": ([PAIR, {"messages": TWO}, TWO], 3),
     "the messages of one chat": (TWO, "Chat 0: A row needs"),
@@ -93,6 +150,8 @@ COMMANDS: dict[str, tuple[list[str], int | str, str]] = {
     "--output below a file": (["--output", "FILE/x"], 1, "NotADirectoryError: .*a.jsonl"),
     "--output is the model's": (["--output", "MODEL"], 1, "The model comes from"),
     "--output is the data's folder": (["--output", "FOLDER"], 1, r"holds something else \(a.jsonl\)"),
+    "--data ''": (["--data", ""], 1, "could not be read"),
+    "--data is a URL": (["--data", "http://127.0.0.1:9/chats"], 1, "could not be read"),
     "--data ~": (["--data", "~/no-such-file.jsonl"], 1, "There is no file /"),
     "--data is no file": (["--data", "no.jsonl"], 1, "There is no file no.jsonl"),
     "--model is no model": (["--model", "FOLDER"], 1, "holds no model"),

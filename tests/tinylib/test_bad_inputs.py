@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 import torch
-from bad_inputs import CHATS, COMMANDS, PAIR, SETTINGS, lines
+from bad_inputs import CHATS, COMMANDS, FILES, PAIR, SETTINGS, lines
 from filelock import FileLock
 from training_data import CHATS as TRAINED
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinylib import models, train
+from tinylib.data import load_chats
 from tinylib.generate import answer
 from tinylib.train import add_adapters, fine_tune, prepare
 
@@ -34,6 +35,12 @@ def check(made: Callable[[], Any], expected: int | str) -> None:
         with pytest.raises(ValueError, match=expected) as raised:
             made()
         assert len(str(raised.value)) < 700
+
+
+@pytest.mark.parametrize(("name", "content", "expected"), FILES.values(), ids=FILES)
+def test_a_file(tinyllama: Loaded, tmp_path: Path, name: str, content: bytes, expected: int | str) -> None:
+    (tmp_path / name).write_bytes(content)
+    check(lambda: prepare(tinyllama[1], load_chats(str(tmp_path / name)), 2048), expected)
 
 
 @pytest.mark.parametrize(("chats", "expected"), CHATS.values(), ids=CHATS)
