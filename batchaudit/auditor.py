@@ -28,9 +28,9 @@ from tinylib.labels import IGNORE_INDEX
 
 ABOUT_ROWS = {  # not about some of their tokens
     "mask.hides_row", "labels.shape", "labels.shifted_twice", "labels.never_shifted", "labels.nothing_in_row",
-    "labels.nothing_in_batch", "generation.other_pad", "generation.other_end",
-    "embeddings.untrained", "model.nan",
+    "labels.nothing_in_batch", "model.nan",
 }  # fmt: skip
+ABOUT_MODEL = {"generation.other_pad", "generation.other_end", "embeddings.untrained"}  # nothing to show
 # What goes with a batch and tells no samples apart.
 OTHER_INPUTS = {
     "input_ids", "attention_mask", "position_ids", "labels", "token_type_ids",
@@ -210,7 +210,11 @@ class _Audit:
             config = getattr(self.model, "generation_config", None)
             for code, detail in checkpoint.generation(config, self.tokenizer, self.template):
                 yield Hit(code, facts.real, detail)
-        elif any(facts.turns):
+            return
+        config = getattr(self.model, "generation_config", None)
+        if detail := checkpoint.other_end(config, self.tokenizer, facts.learned_ends):
+            yield Hit("generation.other_end", facts.real, detail)
+        if any(facts.turns):
             weight, frozen = checkpoint.embeddings_in(self.model)
             if detail := checkpoint.untrained(weight, self.template, frozen):
                 yield Hit("embeddings.untrained", facts.real, detail)
@@ -304,6 +308,8 @@ class _Audit:
                 "no row has a turn as the chat template writes it" if facts.template else self.why_no_template
             )
             report.not_checked[turns] = why
+            if facts.tokenizer is not None and facts.labels is not None:
+                report.not_checked["where a prompt stops and its answer begins"] = "no turn tells"
         else:
             checked.append(turns)
             report.not_checked["words that spell out a whole turn"] = "in token ids they look like a real one"
@@ -346,10 +352,11 @@ class _Audit:
             rows = flags.any(axis=1).nonzero()[0].tolist()
             places = {row: flags[row].nonzero()[0].tolist() for row in rows}
             told = [_which_tokens(facts, hit.code, places), hit.detail]
+            table = {} if hit.code in ABOUT_MODEL else table_of(shown, places, facts.tokenizer)
             detail = ". ".join(text[0].upper() + text[1:] for text in told if text)
             report.findings.append(
                 Finding(
-                    hit.code, places, table_of(shown, places, facts.tokenizer), detail, number, hit.severity,
+                    hit.code, places, table, detail, number, hit.severity,
                     **texts_of(hit.code, hit.variant),
                 )
             )  # fmt: skip
@@ -376,7 +383,7 @@ def _are_lengths(value: Any, facts: Facts) -> bool:
 
 def _which_tokens(facts: Facts, code: str, places: dict[int, list[int]]) -> str:
     """Count the tokens of a fault, and name those of the first row."""
-    if code in ABOUT_ROWS:
+    if code in ABOUT_ROWS | ABOUT_MODEL:
         return ""
     row, columns = next(iter(places.items()))
     shift = int(facts.offset[row]) if code.startswith("labels.") and facts.offset is not None else 0
@@ -385,7 +392,7 @@ def _which_tokens(facts: Facts, code: str, places: dict[int, list[int]]) -> str:
     ]
     more = " …" if len(columns) > len(tokens) else ""
     text = f"{sum(map(len, places.values()))} tokens; in row {row}: {' '.join(tokens)}{more}"
-    return text + (f" (each named by the label {shift} column before it)" if shift == 1 else "")
+    return text + (" (the label one column to the left names each)" if shift == 1 else "")
 
 
 def _vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase | None) -> int | None:

@@ -318,11 +318,11 @@ def _generated(probe: Probe, before_text: torch.Tensor, found: set[str]) -> Iter
     given = probe.inputs.get("position_ids") is not None
     mask = probe.facts.batch.mask
     code = "mask.missing" if mask is None else "positions.count_pads" if given else "mask.ignored"
-    detail = "generate() scores the first new token otherwise than with the mask"
+    detail = "with mask and positions from the lengths, the first new token is scored otherwise"
     yield Hit(code, probe.everywhere(before_text & differs[:, :1]), detail)
     if differs.shape[1] == 2 and not differs[:, 0].any():
-        probe.checked.append("that it goes on as it began")
-        detail = "generate() scores the second new token otherwise than a forward pass on all of the row"
+        probe.checked.append("that the second new token is scored as in one pass")
+        detail = "a forward pass on all of the row scores the second new token otherwise than generate()"
         yield Hit("generation.later_tokens", probe.everywhere(before_text & differs[:, 1:]), detail)
 
 

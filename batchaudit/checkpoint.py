@@ -27,14 +27,30 @@ def generation(
         yield "generation.other_pad", f"it pads with id {pad}, the tokenizer with {own}"
     if config is None or template is None or not template.ends_of_last:
         return
+    if told := _not_among_its_ends(config, tokenizer, template.ends_of_last):
+        yield "generation.other_end", f"{told[0]}, the chat template ends an answer with {told[1]}"
+
+
+def other_end(config: Any, tokenizer: PreTrainedTokenizerBase | None, learned: set[int]) -> str:
+    """Compare a generation config with the ends that a batch teaches; empty if it stops at one of them.
+
+    Nor is it said of the tokenizer's own EOS: a Trainer writes that into the config when it begins.
+    """
+    if config is None or not learned or tokenizer.eos_token_id in learned:
+        return ""
+    told = _not_among_its_ends(config, tokenizer, learned)
+    return f"{told[0]}, these answers end with {told[1]}" if told else ""
+
+
+def _not_among_its_ends(
+    config: Any, tokenizer: PreTrainedTokenizerBase, ends: set[int]
+) -> tuple[str, str] | None:
     eos = config.eos_token_id
     stops = set(eos if isinstance(eos, list | tuple) else [eos]) - {None}
-    if not stops & template.ends_of_last:
-        ends = " or ".join(
-            f"{tokenizer.convert_ids_to_tokens(i)} ({i})" for i in sorted(template.ends_of_last)
-        )
-        told = f"it stops at {sorted(stops)}" if stops else "it has no eos_token_id"
-        yield "generation.other_end", f"{told}, the chat template ends an answer with {ends}"
+    if stops & ends:
+        return None
+    written = " or ".join(f"{tokenizer.convert_ids_to_tokens(i)} ({i})" for i in sorted(ends))
+    return (f"it stops at {sorted(stops)}" if stops else "it has no eos_token_id"), written
 
 
 def untrained(weight: torch.Tensor | None, template: Template | None, frozen: bool = False) -> str:

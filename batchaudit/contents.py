@@ -1,6 +1,6 @@
 """The faults that a batch shows by itself, without a model."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -86,8 +86,11 @@ def unmasked(facts: Facts) -> Iterator[Hit]:
 
 def _right_side(facts: Facts) -> Iterator[Hit]:
     last = facts.pads & (facts.pads[:, -1:] & facts.real.any(dim=1, keepdim=True))
-    first_real = facts.real.long().argmax(dim=1, keepdim=True)
-    yield Hit("padding.right_side", last & (torch.arange(facts.seq) > first_real))
+    last &= torch.arange(facts.seq) > facts.real.long().argmax(dim=1, keepdim=True)
+    yield Hit("padding.right_side", last)
+    # The model is asked about pads before the text. Of these too generate() makes no mask by itself.
+    if facts.batch.mask is None and facts.pad_id in facts.ends and not facts.pads_before_text.any():
+        yield Hit("mask.missing", last)
 
 
 def _prompts(facts: Facts) -> Iterator[Hit]:
@@ -171,12 +174,12 @@ def _boundaries(facts: Facts) -> Iterator[Hit]:
     everything = (facts.learned & (~_wider(facts.pads) | facts.beyond)).numpy()
     # What is named there is another token, and told as such: an EOS under the header after an answer.
     elsewhere = (_wider(facts.starts) | facts.other_tokens).numpy()
-    answers = 0
+    answers, by_one = 0, np.zeros(len(everything), dtype=bool)
     for row, reading in enumerate(facts.readings):
         learned = everything[row]
         if not reading.turns or not learned.any():
             continue
-        outside, silent, spoken = learned & ~elsewhere[row], [], 0
+        outside, silent, spoken = learned & ~elsewhere[row], [], []
         for turn in reading.turns:
             if turn.role != "assistant":
                 continue
@@ -187,7 +190,7 @@ def _boundaries(facts: Facts) -> Iterator[Hit]:
             if not len(said):
                 silent += [] if turn.blank else [range(turn.start, turn.stop)]
                 continue
-            spoken += 1
+            spoken.append(turn)
             if _overlaps(turn, reading.unread):
                 continue
             answers += 1
@@ -211,13 +214,17 @@ def _boundaries(facts: Facts) -> Iterator[Hit]:
                 if turn.role == "assistant":
                     other[turn.header : turn.start] = False
             (prompt if other.any() else early)[row] = outside
+            # All of it one token early, not only its beginning.
+            before_words = [turn.start - 1 for turn in spoken]
+            past_the_end = any(learned[turn.end[-1] + 1 : turn.stop].any() for turn in spoken if turn.end)
+            by_one[row] = np.flatnonzero(outside).tolist() == before_words and not past_the_end
     if facts.may_be_of_predictions:
         early[:] = end_of_turn[:] = False
     _none_written(facts, where, answers)
-    shifted = torch.from_numpy(early.any(axis=1) & end_of_turn.any(axis=1))[:, None]
+    shifted = (early.any(axis=1) & end_of_turn.any(axis=1) & by_one).any()
     for name, places in where.items():
         note = name == "labels.some_answers"
-        both = name in ("labels.starts_early", "labels.end_of_turn") and bool(shifted.any())
+        both = name in ("labels.starts_early", "labels.end_of_turn") and shifted
         label_places = facts.label_places(places)
         yield Hit(name, label_places, "", "note" if note else "fault", "shifted" if both else "")
 
@@ -248,10 +255,10 @@ def _before_the_turns(facts: Facts, row: int) -> Iterator[range]:
             yield range(begin, header)
 
 
-def _ends_in_a_mark(facts: Facts, ids: np.ndarray) -> bool:
-    """Tell if words end in something that may be an end of turn, such as ``<|end|>`` in plain tokens."""
-    text = "".join(facts.tokenizer.convert_ids_to_tokens(ids.tolist())).rstrip("Ċ▁Ġ\n ")
-    return text.endswith((">", "]"))
+def _ends_in_a_mark(facts: Facts, ids: Sequence[int], marks: str = ">]") -> bool:
+    """Tell if words end in something that may be a mark, such as ``<|end|>`` in plain tokens."""
+    text = "".join(facts.tokenizer.convert_ids_to_tokens(list(ids))).rstrip("Ċ▁Ġ\n ")
+    return text.endswith(tuple(marks))
 
 
 def _plain_text(facts: Facts) -> Iterator[Hit]:
@@ -276,13 +283,20 @@ def _plain_text(facts: Facts) -> Iterator[Hit]:
         said = np.flatnonzero(learned)
         ends = np.isin(ids[said], sorted(facts.ends))
         ended += int(ends.any())
-        asked = bool((~learned[text[1:]] & (text[1:] < said[0])).any()) or bool(prompts[row].any())
+        asked = bool((~learned[text[1:]] & (text[1:] < said[0])).any())
+        guessed = not asked and bool(prompts[row].any())
         # A text without a prompt may be cut anywhere.
-        if asked and said[-1] == text[-1] and not ends[-1] and not _ends_in_a_mark(facts, ids[said[-12:]]):
-            endless.append((row, int(said[-1])))
+        if (
+            (asked or guessed)
+            and said[-1] == text[-1]
+            and not ends[-1]
+            and not _ends_in_a_mark(facts, ids[said[-12:]].tolist())
+        ):
+            endless.append((row, int(said[-1]), guessed))
             short |= bool(lengths[row] < lengths.max())
-    for row, column in endless:
-        where["labels.end_cut_off" if ended else "labels.no_end_written"][row, column] = True
+    for row, column, guessed in endless:
+        if not (ended and guessed):
+            where["labels.end_cut_off" if ended else "labels.no_end_written"][row, column] = True
     if not ended and not short:  # each may have been cut
         where["labels.no_end_written"][:] = False
     for name, places in where.items():
@@ -313,7 +327,7 @@ def _before_a_shared_mark(facts: Facts, learned: np.ndarray) -> torch.Tensor:
     if alike is None:  # the same texts
         return found
     runs = [{tuple(row[i : i + MARK]): i for i in range(alike, len(row) - MARK)} for row in ids]
-    shared = set(runs[0]).intersection(*runs[1:])
+    shared = {run for run in set(runs[0]).intersection(*runs[1:]) if _ends_in_a_mark(facts, run, ":>]")}
     for row, places in enumerate(runs if shared else ()):
         found[row, texts[row][: max(places[run] for run in shared) + MARK]] = True
     return found

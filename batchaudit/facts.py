@@ -323,6 +323,16 @@ class Facts:
         return found & ~self.unmarked_starts
 
     @cached_property
+    def learned_ends(self) -> set[int]:
+        """The special tokens that are learned last, if what each row learns last is one."""
+        text = pad(self.real, (0, 2)) | self.beyond
+        learned = self.learned & text
+        last = (learned * torch.arange(1, self.seq + 3)).amax(dim=1) - 1
+        ids = self.tokens[last >= 0].gather(1, last[last >= 0][:, None]).flatten().tolist()
+        special = set(getattr(self.tokenizer, "all_special_ids", ()))
+        return set(ids) if special.issuperset(ids) else set()
+
+    @cached_property
     def joined(self) -> list[int]:
         """Rows without known turns in which something is learned, ended, and after other text learned again.
 
