@@ -71,7 +71,7 @@ templates_path = ["templates"]
 html_css_files = ["book.css"]
 html_js_files = [("guesses.js", {"defer": "defer"})]
 html_copy_source = False
-html_show_search_summary = False  # it would be fetched, which no browser does for a page from a disk
+html_show_search_summary = False  # it would be fetched; excerpts.js shows what a page from a disk may read
 html_show_copyright = html_show_sphinx = False
 
 

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 import publish
 import states
+from docutils import nodes
 from lessons import LESSONS, ROOT
 from sphinx.application import Sphinx
 
@@ -45,11 +46,23 @@ def cards(repository: str, tag: str) -> str:
     return f'<div class="cards">{shown}</div><p class="buttons">{links}</p>'
 
 
-def write_states(folder: Path) -> None:
-    """Write the states as a script that a page from a disk can load: packed, since a first visit is slow."""
-    told = json.dumps(list(states.stored().values()), ensure_ascii=False, separators=(",", ":"))
+def write_packed(script: Path, name: str, value: Any) -> None:
+    """Write a value as a script that a page from a disk can load: packed, since a first visit is slow."""
+    told = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     packed = base64.b64encode(gzip.compress(told.encode(), mtime=0)).decode()
-    (folder / "states.js").write_text(f'window.STATES = "{packed}";\n', encoding="utf-8")
+    script.write_text(f'window.{name} = "{packed}";\n', encoding="utf-8")
+
+
+def sections(app: Sphinx) -> list[list[str]]:
+    """Return what the search shows and leads to: each section's page, anchor, heading and text."""
+    found = []
+    for page in sorted(app.env.found_docs):
+        for section in app.env.get_doctree(page).findall(nodes.section):
+            own = [child for child in section.children if not isinstance(child, nodes.section | nodes.title)]
+            text = " ".join(" ".join(child.astext() for child in own).split())
+            title = section.next_node(nodes.title).astext()
+            found.append([page, section["ids"][0], title, text])
+    return found
 
 
 def drop_icons(style: Path) -> None:
@@ -62,7 +75,8 @@ def finish(app: Sphinx, error: Exception | None) -> None:
     """Write and mend what Sphinx has copied."""
     if not error:
         static = Path(app.outdir) / "_static"
-        write_states(static)
+        write_packed(static / "states.js", "STATES", list(states.stored().values()))
+        write_packed(static / "sections.js", "SECTIONS", sections(app))
         shutil.copyfile(ROOT / "book" / "pictures" / "readme-figure.png", static / "card.png")
         drop_icons(static / "styles" / "pydata-sphinx-theme.css")
 
@@ -108,8 +122,13 @@ def complete(app: Sphinx, page: str, template: str, context: dict[str, Any], doc
         }
         context["report"] = f"{repository}/issues/new?{urlencode(told)}"
     if '<div class="slider">' in body:
-        for script in ("states.js", "slider.js"):
-            app.add_js_file(script, loading_method="defer")
+        scripts = ["unpack.js", "states.js", "slider.js"]
+    elif page == "search":
+        scripts = ["unpack.js", "sections.js", "excerpts.js"]
+    else:
+        scripts = ["filter.js"] if page == "symptoms" else []
+    for script in scripts:
+        app.add_js_file(script, loading_method="defer")
 
 
 def setup(app: Sphinx) -> None:

@@ -4,11 +4,6 @@
 
 const MOST_PADS = 64
 
-async function unpack(text) {
-  const bytes = Uint8Array.from(atob(text), letter => letter.charCodeAt(0))
-  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json()
-}
-
 // Which state answers a setting. With the mask the number of pads changes nothing, on the right from the first on.
 function keyOf(prompt, pads, mask, side) {
   if (pads == 0 || (mask && side == "left")) return [prompt, 0, true, "left"].join("\t")

@@ -393,8 +393,24 @@ def test_search_finds_the_attention_mask(book: Site, page: Any) -> None:
     page.keyboard.press("Control+k")
     page.keyboard.type("attention mask")
     page.keyboard.press("Enter")
-    page.locator("#search-results li a").filter(has_text="02 · Fix with masks").first.click()
-    page.wait_for_url(f"**/{page_of(LESSONS[2])}*")
+    found = page.locator('#search-results li:has(> a:text("02 · Fix with masks"))').first
+    assert "attention mask" in found.locator(".excerpt p").inner_text().lower()
+    found.locator(".excerpt a").click()
+    page.wait_for_url(f"**/{page_of(LESSONS[2])}#*")
+    assert page.locator(f'[id="{page.url.split("#")[1]}"]').count() == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"), [("stops", "It never stops"), ("nan", "My loss is NaN"), ("repeats", "It repeats")]
+)
+def test_a_box_filters_the_symptoms(book: Site, page: Any, asked: str, found: str) -> None:
+    page.goto((book.folder / "symptoms.html").as_uri())
+    entries = page.locator("article section section h3")
+    before = entries.filter(visible=True).count()
+    page.get_by_label("What do you see?").fill(asked)
+    shown = entries.filter(visible=True).all_inner_texts()
+    assert any(found in heading for heading in shown)
+    assert 0 < len(shown) < before / 2
 
 
 # What is wider than its box and cannot be scrolled there is lost; on paper nothing can be scrolled.
