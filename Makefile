@@ -14,7 +14,7 @@ JOBS ?= 2
 # takes 4 s instead of 10, and the tests start it in some hundred processes.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: model run lab book test test-starting test-portable notebooks states bench gpu frameworks publish stick clean
+.PHONY: model run lab book pdf test test-starting test-portable notebooks states bench gpu frameworks publish stick clean
 
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'The course needs Python 3.11 or newer; this is ' + sys.version.split()[0] + '. Try: make PYTHON=python3.12 ...')"
@@ -39,6 +39,14 @@ lab: model
 book: $(READY)
 	@$(BIN)/python -m sphinx -W --keep-going --quiet -d build/doctrees book build/book
 	@echo "open build/book/index.html"
+
+# The book as one file, printed by Chromium or Chrome where there is one.
+CHROMIUM ?= $(firstword $(shell which chromium chromium-browser google-chrome chrome 2>/dev/null))
+pdf: $(READY)
+	@test -n "$(CHROMIUM)" || { echo "Printing needs Chromium or Chrome: make pdf CHROMIUM=/path/to/it"; exit 1; }
+	@$(BIN)/python -m sphinx --quiet -b singlehtml -d build/pdf-doctrees book build/pdf
+	@"$(CHROMIUM)" --headless --no-sandbox --no-pdf-header-footer --print-to-pdf=build/book.pdf build/pdf/index.html 2>/dev/null
+	@echo "open build/book.pdf"
 
 # The stored outputs are those of the shipped model on a CPU.
 test test-starting test-portable notebooks states bench frameworks: export TINYLIB_MODEL =

@@ -109,6 +109,11 @@ def complete(app: Sphinx, page: str, template: str, context: dict[str, Any], doc
     """Give a page what its head and its foot say, and the scripts that it needs."""
     repository, tag = publish.read_address()
     body = context["body"] = name_cells(context.get("body", ""))
+    # Whoever has no mouse scrolls a wide grid with the keys.
+    grid = '<div style="overflow-x: auto"'
+    body = context["body"] = body.replace(
+        f"{grid}>", f'{grid} tabindex="0" role="group" aria-label="Token grid">'
+    )
     context["about"] = description(body)
     context["repository"] = repository
     if repository:

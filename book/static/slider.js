@@ -84,8 +84,8 @@ function build(box, states) {
       ...sides.map(side => element("label", {}, side, ` ${side.value}`))))
   box.replaceChildren(controls, call, answer,
     element("div", { class: "columns" },
-      element("div", {}, element("h4", {}, "Where the last token looks"), share, bars),
-      element("div", {}, element("h4", {}, "The next token"), next)),
+      element("div", {}, element("p", { class: "name" }, "Where the last token looks"), share, bars),
+      element("div", {}, element("p", { class: "name" }, "The next token"), next)),
     element("details", {}, element("summary", {}, "The row, token for token, and its mask"), grid))
   controls.addEventListener("input", show)
   show()
