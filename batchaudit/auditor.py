@@ -211,10 +211,11 @@ class _Audit:
             for code, detail in checkpoint.generation(config, self.tokenizer, self.template):
                 yield Hit(code, facts.real, detail)
             return
-        config = getattr(self.model, "generation_config", None)
-        if detail := checkpoint.other_end(config, self.tokenizer, facts.learned_ends):
-            yield Hit("generation.other_end", facts.real, detail)
-        if any(facts.turns):
+        if not any(facts.turns):  # nor a template that says what ends an answer
+            config = getattr(self.model, "generation_config", None)
+            if detail := checkpoint.other_end(config, self.tokenizer, facts.learned_ends):
+                yield Hit("generation.other_end", facts.real, detail)
+        else:
             weight, frozen = checkpoint.embeddings_in(self.model)
             if detail := checkpoint.untrained(weight, self.template, frozen):
                 yield Hit("embeddings.untrained", facts.real, detail)

@@ -695,6 +695,40 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
             ("Bananas.</s>", 1),
         ],
     )
+    # Two mistakes of a newcomer in one script, that are not one mask shifted too often.
+    t1 = smol()
+    chats = [t1.apply_chat_template(chat, return_dict=False) for chat in (two, two[:2])]
+    width = max(map(len, chats))
+    headers = [len(t1.apply_chat_template(chat, return_dict=False)) for chat in (two[:3], two[:1])]
+    yield (
+        "the header is learned, and no end",
+        dict(
+            tok=t1,
+            input_ids=[row + [2] * (width - len(row)) for row in chats],
+            attention_mask=[[1] * len(row) + [0] * (width - len(row)) for row in chats],
+            labels=[
+                [N] * at + [N if i == 2 else i for i in row[at:]] + [N] * (width - len(row))
+                for at, row in zip(headers, chats)
+            ],
+            must={"labels.end_of_turn": [0, 1], "labels.starts_early": [0, 1]},
+            may=["labels.some_answers"],
+            cause_not="shifted",
+        ),
+    )
+    prompts = [
+        t1.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+        for chat in (two[:1], two[:3])
+    ]
+    width = max(map(len, prompts))
+    yield (
+        "prompts padded on the right, without their mask",
+        dict(
+            tok=t1,
+            purpose="generate",
+            input_ids=[row + [2] * (width - len(row)) for row in prompts],
+            must={"padding.right_side": [0], "mask.missing": [0]},
+        ),
+    )
     yield (
         "a BOS inside, users' turns without an end",
         dict(tok=L, input_ids=[[1] + i], labels=[[N] + y], must={"chat.bos_inside": [0]}),
@@ -740,6 +774,17 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
     begins = [next(i for i in range(len(row)) if row[i : i + len(mark)] == mark) + len(mark) for row in whole]
     only = [[N] * at + row[at:] for at, row in zip(begins, alpaca["labels"])]
     yield "the same, the response only; right", dict(tok=t0) | alpaca | {"labels": only}
+    other = [row[:-1] + [0] for row in whole]  # <|endoftext|>, where generate() stops at <|im_end|>
+    ends = [[N] * at + row[at:] + [N] * (longest - len(row)) for at, row in zip(begins, other)]
+    rows = {
+        "input_ids": torch.tensor([row + [2] * (longest - len(row)) for row in other]),
+        "attention_mask": torch.tensor(alpaca["attention_mask"]),
+        "labels": torch.tensor(ends),
+    }
+    yield (
+        "the response learned, with an end that generate() does not know",
+        dict(tok=t0, model=tiny(len(t0)), must={"generation.other_end": [0, 1]}, **rows),
+    )
     plain = [
         enc(t0, text) + [2] for text in ("The cat lives in the red house.", "Bananas are yellow, they say.")
     ]
