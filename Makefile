@@ -84,8 +84,9 @@ bench: model
 gpu: $(READY)
 	@$(BIN)/python benchmarks/gpu.py
 
-# The auditor on batches of public frameworks: fetches their wheels, without what they depend on.
+# The auditor on public chat templates, and on batches of public frameworks: fetches their wheels, without what they depend on.
 frameworks: model
+	@$(BIN)/python benchmarks/templates.py
 	@$(BIN)/python benchmarks/frameworks/run.py
 
 # make publish REPO=owner/name TAG=v1.0: the address goes into badges, first cells and the book.

@@ -44,6 +44,7 @@ myst_substitutions = {
     "faults": sources.fault_list(),
     "frameworks_counts": sources.frameworks_counts(),
     "frameworks": sources.frameworks_list(),
+    "templates": sources.templates_table(),
 }
 
 html_theme = "sphinx_book_theme"

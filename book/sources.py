@@ -170,6 +170,26 @@ def frameworks_counts() -> str:
     return "\n".join(["| what | how many |", "|---|---|", *(f"| {name} | {n} |" for name, n in rows.items())])
 
 
+def templates_table() -> str:
+    """Return what the auditor finds with each of TRL's chat templates."""
+    stored = json.loads((ROOT / "benchmarks" / "templates.json").read_text(encoding="utf-8"))
+    kinds = list(next(iter(stored["templates"].values())))
+    lines = [f"| template (TRL {stored['trl']}) | {' | '.join(kinds)} |", "|---|" + "---|" * len(kinds)]
+    for name, found in stored["templates"].items():
+        cells = [_template_cell(found[kind]) for kind in kinds]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _template_cell(counts: dict[str, int] | None) -> str:
+    if counts is None:
+        return "not tried"
+    told = [f"{counts['found']} of {sum(counts.values()) - counts['false']} found"]
+    return ", ".join(
+        told + [f"{number} {what}" for what, number in counts.items() if number and what != "found"]
+    )
+
+
 def frameworks_list() -> str:
     """Return each framework under a heading of its own, with its modes."""
     truth = framework_truth()

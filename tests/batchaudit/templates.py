@@ -162,3 +162,11 @@ def result(tokenizer: PreTrainedTokenizerBase, name: str) -> dict[str, Any]:
         else:
             counts["missed"].append((code, expected, found))
     return counts
+
+
+def counts(result: dict[str, Any]) -> dict[str, int] | None:
+    """Count what a result holds; None where the template wants a message's text in another form."""
+    if not result["words"]:
+        return None
+    many = {name: len(result[name]) for name in ("false", "missed")}
+    return {"found": result["found"], "not checked": result["not checked"], **many}
