@@ -90,8 +90,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("what", choices=["run", "store"])
     numbers = {path.stem.split("_")[0]: path for path in EVERY}
-    parser.add_argument("numbers", nargs="*", choices=list(numbers), metavar="NUMBER")
+    # Not by choices=: some versions of argparse take none at all for one that is not among them.
+    parser.add_argument("numbers", nargs="*", metavar="NUMBER", help=f"{', '.join(numbers)} (default: all)")
     chosen = parser.parse_args()
+    if unknown := [number for number in chosen.numbers if number not in numbers]:
+        parser.error(f"there is no lesson {', '.join(unknown)}, only {', '.join(numbers)}")
     paths = [path for number, path in numbers.items() if not chosen.numbers or number in chosen.numbers]
     if chosen.what == "run":
         execute_into(EXECUTED, paths)

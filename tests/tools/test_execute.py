@@ -1,5 +1,6 @@
 """What ``make run`` and ``make notebooks`` do with a lesson; here one of two cells, without a model."""
 
+import sys
 from pathlib import Path
 
 import execute
@@ -37,3 +38,22 @@ def test_a_cell_that_fails_ends_the_run_with_its_error(lesson: Path) -> None:
     lesson.write_text(lesson.read_text(encoding="utf-8").replace("6 * 7", "6 / 0"), encoding="utf-8")
     with pytest.raises(SystemExit, match="division by zero"):
         execute.execute_into(lesson.parent, [lesson])
+
+
+def test_the_command_takes_all_lessons_or_those_that_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[Path] = []
+    monkeypatch.setattr(execute, "execute_into", lambda folder, paths: ran.extend(paths))
+
+    def called(*arguments: str) -> list[Path]:
+        ran.clear()
+        monkeypatch.setattr(sys, "argv", ["execute.py", *arguments])
+        execute.main()
+        return list(ran)
+
+    assert called("run") == list(execute.EVERY)  # make run
+    assert [path.stem for path in called("run", "quiz")] == ["quiz"]
+    with pytest.raises(SystemExit):
+        called("run", "99")
+    assert "there is no lesson 99" in capsys.readouterr().err
