@@ -133,8 +133,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         report = report_of(asked)
         faults = report.not_allowed(asked.allow)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
+    except (Exception, SystemExit) as error:  # also of somebody's own function: exit code 1 means a fault
+        kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+        print(f"Nothing was audited. {kind}{error}", file=sys.stderr)
         return 2
     print(json.dumps(report.to_dict(), ensure_ascii=False, indent=1) if asked.json else report)
     return int(bool(faults))

@@ -48,6 +48,8 @@ def audit_chats(
     Raises:
         ValueError: The file cannot be read, a row is no chat, or the tokenizer has no chat template.
     """
+    if max_length is not None and max_length < 1:
+        raise ValueError(f"The length at which rows are cut must be at least 1, not {max_length}.")
     if tokenizer.chat_template is None:
         raise ValueError("The tokenizer has no chat template: there is nothing that writes a chat.")
     template, why = read_template(tokenizer)
@@ -78,6 +80,8 @@ def audit_chats(
             said = [m["content"] for m in messages if m["role"] == "assistant"]
             if not said or not all(map(str.strip, said)):
                 empty.append(number)
+    if not count:
+        raise ValueError(f"There is no chat in {path}.")
     report = Report([], subject=f"{count} chats")
     found = [("chat.unknown_role", unknown, f"They are: {', '.join(map(repr, sorted(roles)))}"),
              ("chat.empty_answer", empty, ""),

@@ -160,9 +160,8 @@ def main() -> None:
     """Fetch the shipped model into the cache, or check the one that is there."""
     parser = argparse.ArgumentParser(prog="python -m tinylib.models", description=main.__doc__)
     parser.add_argument("--again", action="store_true", help="fetch it anew, even if it is there")
-    again = parser.parse_args().again
     with errors_in_one_line():
-        folder = fetch.shipped(again)
+        folder = fetch.shipped(parser.parse_args().again)
         fetch.verify(folder)
     print(f"{DEFAULT_NAME} is ready in {folder}")
 

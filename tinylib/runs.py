@@ -22,7 +22,8 @@ ANEW = "overwrite=True (--overwrite) begins anew in it"
 @contextmanager
 def claimed(folder: Path, model: PreTrainedModel, size: int, resume: bool, overwrite: bool) -> Iterator[None]:
     """Hold a folder for one training, which is to write ``size`` bytes there; a ValueError if it may not."""
-    if Path(model.name_or_path).resolve() == folder.resolve():
+    source, own = Path(model.name_or_path).resolve(), folder.resolve()
+    if source == own or (source.parent == own and source.name.startswith("checkpoint-")):
         raise ValueError(f"The model comes from {folder}, and would be overwritten: give another folder.")
     folder.mkdir(parents=True, exist_ok=True)
     try:

@@ -149,10 +149,17 @@ def test_the_command(
         [4],
         [4],
     )
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "deep.jsonl").write_text("[" * 5000 + "]" * 5000)
     for wrong in (
         ["checkpoint", str(tmp_path)],
         ["loader", "nothing:here"],
         ["batches", str(tmp_path / "x.pt")],
+        ["chats", str(tmp_path / "chats.jsonl"), "--model", folder, "--max-length", "0"],
+        ["chats", str(tmp_path / "empty.jsonl"), "--model", folder],
+        ["chats", str(tmp_path / "deep.jsonl"), "--model", folder],
+        ["loader", "builtins:exit"],
+        ["loader", "json:loads"],
     ):
         assert main(wrong) == 2
 

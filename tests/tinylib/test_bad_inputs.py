@@ -178,6 +178,12 @@ def test_a_training_is_not_overwritten_unasked(fresh: Callable[[], Loaded], tmp_
     assert json.loads((tmp_path / "training.json").read_text())["max_steps"] == 2
     assert (tmp_path / "model.safetensors").read_bytes() != weights
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".") and path.name != ".lock"]
+    # A model that was itself loaded from one of its checkpoints would be gone.
+    model, tokenizer = fresh()
+    model.name_or_path = str(tmp_path / "checkpoint-2")
+    with pytest.raises(ValueError, match="The model comes from"):
+        fine_tune(model, tokenizer, TRAINED, tmp_path, overwrite=True, max_steps=1)
+    assert (tmp_path / "checkpoint-2" / "model.safetensors").is_file()
     # Another run's checkpoints must not be resumed by the next.
     fine_tune(*fresh(), TRAINED, tmp_path, overwrite=True, max_steps=1)
     assert not list(tmp_path.glob("checkpoint-*"))
