@@ -114,9 +114,7 @@ class _Audit:
         self.report = Report([])
         self.ignored: int | None = None  # what this loss leaves out in place of -100
         self.by_loss: int | None = None
-        self.keeps_apart: bool | None = (
-            None  # whether the model keeps unmarked samples apart, if it was asked
-        )
+        self.keeps_apart: bool | None = None  # whether the model keeps unmarked samples apart, if asked
 
     def of(self, several: list[Any]) -> Report:
         """Audit these batches; the model and the loss are asked about the first."""

@@ -136,11 +136,6 @@ class Probe:
             )
         return logits[:, -self.real.shape[1] :] if logits.dim() == 3 else logits
 
-    def last_two(self, **changes: Any) -> torch.Tensor:
-        """Return the logits of another call's last two columns."""
-        output = self._output(**changes)
-        return (output if isinstance(output, torch.Tensor) else output.logits)[:, -2:]
-
     def with_changes(self, **changes: Any) -> torch.Tensor:
         """Return the logits of another call."""
         return self.logits_of(self._output(**changes))
@@ -307,7 +302,7 @@ def _generated(probe: Probe, before_text: torch.Tensor, found: set[str]) -> Iter
             for name, value in proper.items()
         }
         ids = torch.cat([probe.inputs["input_ids"].cpu(), first.cpu()], dim=1)
-        right = probe.last_two(input_ids=ids, **longer)
+        right = probe.with_changes(input_ids=ids, **longer)[:, -2:]
     else:
         logits, right = probe.logits[:, -1:], probe.with_changes(**proper)[:, -1:]
     if right.isnan().any() or logits.isnan().any():

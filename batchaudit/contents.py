@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from batchaudit.facts import Facts
+from batchaudit.facts import Facts, stops
 from batchaudit.turns import Turn
 
 MARK = 4  # tokens that all texts share: fewer may be chance
@@ -78,25 +78,29 @@ def unmasked(facts: Facts) -> Iterator[Hit]:
 
     Where the pad token ends no text, ``generate`` makes a mask of the ids; then only the model can tell.
     """
+    if _pads_are_seen(facts):
+        yield Hit("mask.missing", facts.pads_before_text)
+
+
+def _pads_are_seen(facts: Facts) -> bool:
+    """Tell if nothing in the batch hides padding, and ``generate`` makes no mask of the ids either."""
     batch = facts.batch
     told_apart = batch.mask is not None or batch.mask_4d is not None or batch.position_ids is not None
-    if not told_apart and (facts.purpose == "train" or facts.pad_id in facts.ends):
-        yield Hit("mask.missing", facts.pads_before_text)
+    return not told_apart and (facts.purpose == "train" or facts.pad_id in facts.ends)
 
 
 def _right_side(facts: Facts) -> Iterator[Hit]:
     last = facts.pads & (facts.pads[:, -1:] & facts.real.any(dim=1, keepdim=True))
     last &= torch.arange(facts.seq) > facts.real.long().argmax(dim=1, keepdim=True)
     yield Hit("padding.right_side", last)
-    # The model is asked about pads before the text. Of these too generate() makes no mask by itself.
-    if facts.batch.mask is None and facts.pad_id in facts.ends and not facts.pads_before_text.any():
+    if _pads_are_seen(facts) and not facts.pads_before_text.any():  # of those before it a model is asked
         yield Hit("mask.missing", last)
 
 
 def _prompts(facts: Facts) -> Iterator[Hit]:
     """Find prompts that do not end where an answer begins."""
     rows = range(facts.rows)
-    last = (facts.real * torch.arange(1, facts.seq + 1)).amax(dim=1).tolist()  # one after the last token
+    last = stops(facts.real).tolist()
     why: dict[str, list[int]] = {}
     for row, reading, stop in zip(rows, facts.readings, last):
         if not stop or (reading.unread and reading.unread[-1].stop >= stop):
@@ -270,14 +274,13 @@ def _plain_text(facts: Facts) -> Iterator[Hit]:
     where = {name: torch.zeros_like(facts.learned) for name in names}
     ended, endless, short = 0, [], False
     lengths = facts.real.sum(dim=1)
-    texts = _wider(facts.real) | facts.beyond
-    everything = (facts.learned & texts).numpy()
+    everything = (facts.learned & facts.text).numpy()
     prompts = _before_a_shared_mark(facts, everything)
     for row, reading in enumerate(facts.readings):
         learned = everything[row]
         if reading.turns or not learned.any():
             continue
-        ids, text = facts.tokens[row].numpy(), np.flatnonzero(texts[row].numpy())
+        ids, text = facts.tokens[row].numpy(), np.flatnonzero(facts.text[row].numpy())
         after = text[1:][(ids[text[1:]] == eos) & learned[text[:-1]] & ~learned[text[1:]]]
         where["labels.end_of_turn"][row, after] = True
         said = np.flatnonzero(learned)

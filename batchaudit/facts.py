@@ -88,7 +88,7 @@ class Facts:
         """
         shift = torch.zeros(self.rows, dtype=torch.int64) if self.offset is None else self.offset
         places = torch.arange(self.seq + 2)
-        last = (self.real * torch.arange(1, self.seq + 1)).amax(dim=1)  # one after the last real token
+        last = stops(self.real)
         after = (places >= last[:, None]) & (places < (last + shift.clamp(min=0))[:, None])
         self.beyond = self.learned & after & (self._named != self.tokens)
         if self.pad_id in self.ends:  # the same token as the text's own end, unless that came before it
@@ -249,16 +249,19 @@ class Facts:
         return found & self.real & (self.real.cumsum(dim=1) > 1)
 
     @cached_property
+    def text(self) -> torch.Tensor:
+        """The tokens of the text, also those that only shifted labels name; bool of ``(rows, seq + 2)``."""
+        return pad(self.real, (0, 2)) | self.beyond
+
+    @cached_property
     def readings(self) -> list[Reading]:
         """Each row as turns, in columns; nothing without a template."""
         if self.template is None:
             return [Reading() for _ in range(self.rows)]
-        text = (pad(self.real, (0, 2)) | self.beyond).long()
-        firsts = text.argmax(dim=1).tolist()
-        stops = (text * torch.arange(1, self.seq + 3)).amax(dim=1).tolist()  # 0 where there is no text
+        firsts, lasts = self.text.long().argmax(dim=1).tolist(), stops(self.text).tolist()
         packed = self.starts.any(dim=1).tolist()
         found = []
-        for row, (ids, first, last) in enumerate(zip(self.tokens.tolist(), firsts, stops)):
+        for row, (ids, first, last) in enumerate(zip(self.tokens.tolist(), firsts, lasts)):
             whole = Reading()
             starts = self.starts[row].nonzero().flatten().tolist() if packed[row] else []
             for begin, stop in pairwise([first, *starts, last] if last else []):
@@ -325,9 +328,7 @@ class Facts:
     @cached_property
     def learned_ends(self) -> set[int]:
         """The special tokens that are learned last, if what each row learns last is one."""
-        text = pad(self.real, (0, 2)) | self.beyond
-        learned = self.learned & text
-        last = (learned * torch.arange(1, self.seq + 3)).amax(dim=1) - 1
+        last = stops(self.learned & self.text) - 1
         ids = self.tokens[last >= 0].gather(1, last[last >= 0][:, None]).flatten().tolist()
         special = set(getattr(self.tokenizer, "all_special_ids", ()))
         return set(ids) if special.issuperset(ids) else set()
@@ -364,6 +365,11 @@ class Facts:
             if columns:
                 found[row, [min(column, self.seq - 1) for column in columns]] = True
         return found
+
+
+def stops(true: torch.Tensor) -> torch.Tensor:
+    """Return the column after each row's last true one, 0 where there is none; int64 of shape ``(rows,)``."""
+    return (true * torch.arange(1, true.shape[1] + 1)).amax(dim=1)
 
 
 def _run(true: torch.Tensor, from_the_end: bool = False) -> torch.Tensor:

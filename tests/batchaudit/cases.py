@@ -154,7 +154,7 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
     def alp(q, a, end=""):
         return lab(t, [(f"### Instruction:\n{q}\n\n### Response:\n", 0), (a + end, 1)])
 
-    def batch(t, rows, pad=2, mask=True):
+    def batch(rows, pad=2, mask=True):  # rows of ids and labels
         w = max(len(r[0]) for r in rows)
         d = dict(
             input_ids=[r[0] + [pad] * (w - len(r[0])) for r in rows],
@@ -165,23 +165,21 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
         return d
 
     rows = [alp("Name fruits", "Bananas, oranges and grapes."), alp("Hi", "Hello"), alp("Sum 2 and 3", "5")]
-    yield "alpaca no ends (2)", dict(tok=t, **batch(t, rows), must={"labels.no_end_written": [0, 1, 2]})
+    yield "alpaca no ends (2)", dict(tok=t, **batch(rows), must={"labels.no_end_written": [0, 1, 2]})
     yield (
         "alpaca no ends, no mask",
-        dict(
-            tok=t, **batch(t, rows, mask=False), must={"labels.no_end_written": [0, 1, 2]}, or_unchecked=True
-        ),
+        dict(tok=t, **batch(rows, mask=False), must={"labels.no_end_written": [0, 1, 2]}, or_unchecked=True),
     )
     rows = [
         alp("Name fruits", "Bananas, oranges and grapes.", "<|im_end|>"),
         alp("Hi", "Hello", "<|im_end|>"),
     ]
-    yield "alpaca right", dict(tok=t, **batch(t, rows))
-    yield "alpaca right, no mask", dict(tok=t, **batch(t, rows, mask=False))
-    d = batch(t, rows)
+    yield "alpaca right", dict(tok=t, **batch(rows))
+    yield "alpaca right, no mask", dict(tok=t, **batch(rows, mask=False))
+    d = batch(rows)
     d["labels"] = [[N if x == 2 else x for x in r] for r in d["labels"]]
     yield "alpaca ends masked by id", dict(tok=t, **d, must={"labels.end_of_turn": [0, 1]})
-    d = batch(t, rows)
+    d = batch(rows)
     d["labels"] = [[N if x == 2 else x for x in r] for r in d["input_ids"]]
     d["attention_mask"] = [[int(x != 2) for x in r] for r in d["input_ids"]]
     yield (
@@ -194,7 +192,7 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
             or_unchecked=True,
         ),
     )
-    d = batch(t, rows)
+    d = batch(rows)
     d["labels"] = [list(r) for r in d["input_ids"]]
     yield (
         "alpaca all learned with pads",
@@ -207,9 +205,7 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
     # long single cut row
     yield (
         "alpaca single row no end (cut or none): must be nothing",
-        dict(
-            tok=t, **batch(t, [alp("Name", "Bananas and")]), or_unchecked=True, may=["labels.no_end_written"]
-        ),
+        dict(tok=t, **batch([alp("Name", "Bananas and")]), or_unchecked=True, may=["labels.no_end_written"]),
     )
     # bos
     L = llama()
@@ -695,21 +691,22 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
             ("Bananas.</s>", 1),
         ],
     )
+    yield (
+        "a BOS inside, users' turns without an end",
+        dict(tok=L, input_ids=[[1] + i], labels=[[N] + y], must={"chat.bos_inside": [0]}),
+    )
     # Two mistakes of a newcomer in one script, that are not one mask shifted too often.
     t1 = smol()
-    chats = [t1.apply_chat_template(chat, return_dict=False) for chat in (two, two[:2])]
-    width = max(map(len, chats))
-    headers = [len(t1.apply_chat_template(chat, return_dict=False)) for chat in (two[:3], two[:1])]
+    rows = []
+    for chat in (two, two[:2]):
+        ids = t1.apply_chat_template(chat, return_dict=False)
+        at = len(t1.apply_chat_template(chat[:-1], return_dict=False))
+        rows.append((ids, [N if place < at or i == 2 else i for place, i in enumerate(ids)]))
     yield (
         "the header is learned, and no end",
         dict(
             tok=t1,
-            input_ids=[row + [2] * (width - len(row)) for row in chats],
-            attention_mask=[[1] * len(row) + [0] * (width - len(row)) for row in chats],
-            labels=[
-                [N] * at + [N if i == 2 else i for i in row[at:]] + [N] * (width - len(row))
-                for at, row in zip(headers, chats)
-            ],
+            **batch(rows),
             must={"labels.end_of_turn": [0, 1], "labels.starts_early": [0, 1]},
             may=["labels.some_answers"],
             cause_not="shifted",
@@ -719,19 +716,29 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
         t1.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
         for chat in (two[:1], two[:3])
     ]
-    width = max(map(len, prompts))
+    padded = batch([(prompt, []) for prompt in prompts])
     yield (
         "prompts padded on the right, without their mask",
         dict(
             tok=t1,
             purpose="generate",
-            input_ids=[row + [2] * (width - len(row)) for row in prompts],
+            input_ids=padded["input_ids"],
             must={"padding.right_side": [0], "mask.missing": [0]},
         ),
     )
+    width = len(padded["input_ids"][0])
+    visible = [
+        [[[j <= i and (j < len(p) or i == j) for j in range(width)] for i in range(width)]] for p in prompts
+    ]
     yield (
-        "a BOS inside, users' turns without an end",
-        dict(tok=L, input_ids=[[1] + i], labels=[[N] + y], must={"chat.bos_inside": [0]}),
+        "the same, hidden by a mask of four dimensions",
+        dict(
+            tok=t1,
+            purpose="generate",
+            input_ids=padded["input_ids"],
+            attention_mask=torch.tensor(visible),
+            must={"padding.right_side": [0]},
+        ),
     )
     b = [enc(t, "The sun is big.") + [2] + enc(t, "The moon") + [2] + enc(t, "is not")]
     yield (
@@ -757,33 +764,27 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
             may=["labels.no_end_written"],
         ),
     )
-    asked = "Below is a task.\n\n### Instruction:\n{}\n\n### Response:\n{}"
     pairs = ("Name a fruit.", "A banana."), ("Where does the cat live?", "In the red house.")
-    whole = [enc(t0, asked.format(*pair)) + [2] for pair in pairs]
-    longest = max(map(len, whole))
-    alpaca = {
-        "input_ids": [row + [2] * (longest - len(row)) for row in whole],
-        "attention_mask": [[1] * len(row) + [0] * (longest - len(row)) for row in whole],
-        "labels": [row + [N] * (longest - len(row)) for row in whole],
-    }
+    rows = [alp(*pair, "<|im_end|>") for pair in pairs]
     yield (
         "prompt and response in plain text, all learned",
-        dict(tok=t0, must={"labels.prompt": [0, 1]}, notes=["labels.prompt"], **alpaca),
+        dict(
+            tok=t0,
+            **batch([(ids, ids) for ids, _ in rows]),
+            must={"labels.prompt": [0, 1]},
+            notes=["labels.prompt"],
+        ),
     )
-    mark = enc(t0, "### Response:\n")
-    begins = [next(i for i in range(len(row)) if row[i : i + len(mark)] == mark) + len(mark) for row in whole]
-    only = [[N] * at + row[at:] for at, row in zip(begins, alpaca["labels"])]
-    yield "the same, the response only; right", dict(tok=t0) | alpaca | {"labels": only}
-    other = [row[:-1] + [0] for row in whole]  # <|endoftext|>, where generate() stops at <|im_end|>
-    ends = [[N] * at + row[at:] + [N] * (longest - len(row)) for at, row in zip(begins, other)]
-    rows = {
-        "input_ids": torch.tensor([row + [2] * (longest - len(row)) for row in other]),
-        "attention_mask": torch.tensor(alpaca["attention_mask"]),
-        "labels": torch.tensor(ends),
-    }
+    yield "the same, the response only; right", dict(tok=t0, **batch(rows))
+    rows = [alp(*pair, "<|endoftext|>") for pair in pairs]  # generate() stops at <|im_end|>
     yield (
         "the response learned, with an end that generate() does not know",
-        dict(tok=t0, model=tiny(len(t0)), must={"generation.other_end": [0, 1]}, **rows),
+        dict(
+            tok=t0,
+            model=tiny(len(t0)),
+            must={"generation.other_end": [0, 1]},
+            **{name: torch.tensor(values) for name, values in batch(rows).items()},
+        ),
     )
     plain = [
         enc(t0, text) + [2] for text in ("The cat lives in the red house.", "Bananas are yellow, they say.")
