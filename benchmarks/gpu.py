@@ -51,7 +51,7 @@ TINYLLAMA = LLAMA | {
     "tie_word_embeddings": False,
 }  # fmt: skip
 TINY = LLAMA | {
-    "vocab_size": 512, "hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 2,
+    "vocab_size": 512, "hidden_size": 32, "intermediate_size": 88, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096,
     "tie_word_embeddings": True,
 }  # fmt: skip
