@@ -3,17 +3,26 @@
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache, partial
+from itertools import chain, pairwise
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
 
-Prompt = str | Sequence[Mapping[str, str]]
+Prompt = str | Sequence[Mapping[str, Any]]
 """A user's words, or a whole conversation: ``[{"role": "user", "content": "Hi!"}, ...]``."""
 
 AssistantTurn = tuple[list[int], list[int]]
 """What the model reads since it last spoke, and what it then says, its end of turn included."""
+
+ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
+"""Other names that data sets have for roles."""
+
+Messages, Render = list[dict[str, Any]], Callable[..., str]
+tell_once = logging.get_logger(__name__).warning_once
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
@@ -24,12 +33,10 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     template. It is a ValueError if a message is unusable (see `as_messages`), or the last is not a user's.
     """
     messages = as_messages(prompt)
-    if messages[-1]["role"] != "user":
-        raise ValueError(
-            f"The conversation ends with a message of {messages[-1]['role']!r}; "
-            "a prompt ends with one of 'user', and the model answers it."
-        )
-    return [token for token, _, _ in _tokens(tokenizer, *_written(tokenizer, messages, True))]
+    if (last := messages[-1]["role"]) != "user":
+        raise ValueError(f"The conversation ends with a message of {last!r}: a prompt ends with a user's.")
+    render = partial(_render, tokenizer, add_generation_prompt=True)
+    return _tokens(tokenizer, *_guarded(tokenizer, render, messages))[0]
 
 
 def prompt_rows(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[list[int]]:
@@ -55,58 +62,81 @@ def chat_turns(tokenizer: PreTrainedTokenizerBase, chat: Prompt | Mapping[str, A
 
     The conversation is tokenized as a whole and cut afterwards, since tokens made of the parts can differ
     from those of the whole. Where a token would reach across a cut (an answer that begins with a line break),
-    the text is cut first, as it is when the model answers. What follows the last answer is left out, and what
-    a message has besides ``role`` and ``content``. For the forms of ``chat`` see `as_messages`.
+    the text is cut first, as it is when the model answers. What follows the last answer is left out. For the
+    forms of ``chat`` see `as_messages`; the ``tools`` of a row are written too.
 
     Returns a turn for each answer of the assistant's, but for those of ``"weight": 0`` and a greeting before
     anybody has asked; joined, the whole conversation up to its last end of turn. It is a ValueError if a
-    message is unusable, none is to be learned, or the template does not tell the cut.
+    message is unusable, none is to be learned, the template leaves out words, calls or tools (anything else
+    is told once), or does not tell the cut.
     """
     messages = as_messages(chat, must_speak="assistant")
     asked = next((i for i, m in enumerate(messages) if m["role"] not in ("system", "assistant")), 0)
-    answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-    said = [i for i in answers if i > asked and messages[i].get("weight", 1) != 0]
+    learned = [m["role"] == "assistant" and m.get("weight", 1) != 0 for m in messages]
+    said = [i for i in range(asked + 1, len(messages)) if learned[i]]
     if not said:
         raise ValueError("The chat has no message of the assistant's to learn: none, or none after a user's.")
-    # A template may write other fields than these unguarded, in the middle of what is learned.
-    messages = [{"role": m["role"], "content": m["content"]} for m in messages[: said[-1] + 1]]
-    text, guarded = _written(tokenizer, messages)
-    spoken = list(_spoken(tokenizer, messages, said, text))
-    tokens = _tokens(tokenizer, text, guarded)
-    firsts = [first for _, first, _ in tokens]
-    before = [(start, bisect_left(firsts, start) - 1) for start, _ in spoken]
-    across = [start for start, i in before if i >= 0 and tokens[i][2] > start]
-    if across:
-        tokens = [
-            (token, first + left, last + left)
-            for left, right in pairwise([0, *across, len(text)])
-            for token, first, last in _tokens(tokenizer, text[left:right], guarded[left:right])
-        ]
-    return list(_cut(tokenizer, tokens, spoken))
+    messages = [{k: v for k, v in m.items() if k != "weight"} for m in messages[: said[-1] + 1]]
+    tools = _from_json(chat.get("tools")) if isinstance(chat, Mapping) else None
+    render = partial(_render, tokenizer, tools=_copied(tools) or None)
+    text, guarded = _guarded(tokenizer, render, messages)
+    _check_written(render, messages, text)
+    special, spoken = _special_tokens(tokenizer, len(tokenizer)), []
+    for start, end in _spoken(render, messages, said, text):
+        stops = [found.end() for found in special.finditer(guarded, start, end)]
+        if not stops:
+            raise ValueError(
+                "The chat template ends an answer without a special token (such as EOS): a model "
+                "could not learn from it when to stop. Use a template that writes one."
+            )
+        spoken.append((start, stops[-1]))
+    ids, places = _tokens(tokenizer, text, guarded)
+    before = [(start, bisect_left(places, (start,)) - 1) for start, _ in spoken]
+    if across := [start for start, i in before if i >= 0 and places[i][1] > start]:
+        ids, places = [], []
+        for left, right in pairwise([0, *across, len(text)]):
+            more, inside = _tokens(tokenizer, text[left:right], guarded[left:right])
+            ids += more
+            places += [(left + first, left + last) for first, last in inside]
+    cuts = [bisect_left(places, (at,)) for at in chain([0], *spoken)]
+    return [(ids[read:cut], ids[cut:end]) for read, cut, end in zip(cuts[::2], cuts[1::2], cuts[2::2])]
 
 
-def as_messages(chat: Prompt | Mapping[str, Any], must_speak: str | None = None) -> list[dict[str, Any]]:
+def as_messages(chat: Prompt | Mapping[str, Any], must_speak: str | None = None) -> Messages:
     """Read a conversation, whichever of the usual forms it has, and refuse what cannot be written.
 
     Args:
-        chat: A user's words; a list of messages; or a row of a data set, with ``messages`` (a list, or that
-            list as JSON text, as in a CSV file) or ``prompt`` and ``completion`` (texts, or such lists).
-        must_speak: The role whose messages must not be empty; default: nobody's may.
+        chat: A user's words; a list of messages; or a row of a data set, with ``messages`` (or ShareGPT's
+            ``conversations``: a list, or that list as JSON text, as in a CSV file), with ``prompt`` and
+            ``completion`` (texts, or such lists), or with Alpaca's ``instruction``, ``input`` and ``output``.
+        must_speak: The role whose messages must not be empty; default: nobody's may, ``""``: all may.
 
-    It is a ValueError if it has none of these forms, or a message has no role or text, or calls a tool.
+    Returns messages with ``role``, ``content``, and what else they have, those of a ``prompt`` with weight 0.
+    Columns that are not used are told once, and roles that are read as another (`ROLES`). It is a ValueError
+    if the chat has none of these forms, or a message has no role, or neither text nor a call.
 
     >>> as_messages({"prompt": "Hi!", "completion": "Hello."})[1]
     {'role': 'assistant', 'content': 'Hello.'}
     """
     messages = []
-    for i, given in enumerate(_listed(chat)):
-        # A table writes None where other rows have a column; to a template that would be a value.
-        message = {k: v for k, v in given.items() if v is not None} if isinstance(given, Mapping) else {}
-        if message.get("tool_calls"):
-            raise ValueError(f"Message {i} calls a tool, which is not learned here: leave the chat out.")
-        if not all(isinstance(message.get(name), str) for name in ("role", "content")) or not message["role"]:
+    for i, given in enumerate(_listed(_copied(chat))):
+        message = dict(given) if isinstance(given, Mapping) else {}
+        for name, other in (("role", "from"), ("content", "value")):
+            if name not in message and other in message:
+                message[name] = message.pop(other)
+        if calls := _from_json(message.pop("tool_calls", None)):
+            message = {"content": "", **message, "tool_calls": calls}
+        for call in calls if isinstance(calls, list) else []:
+            match call:  # most templates would quote once more what OpenAI has as text
+                case {"function": {"arguments": str(words)} as function}:
+                    function["arguments"] = _from_json(words)
+        role, content = message.get("role"), _joined(message.get("content"))
+        if not isinstance(content, str) or not isinstance(role, str) or not role:
             raise ValueError(f"Message {i} needs a 'role' and a 'content' that is text: {given!r:.80}.")
-        if not message["content"].strip() and must_speak in (None, message["role"]):
+        message |= {"role": ROLES.get(role.lower(), role.lower()), "content": content}
+        if message["role"] != role:
+            tell_once(f"Messages of {role!r} are read as those of {message['role']!r}.")
+        if not content.strip() and not calls and must_speak in (None, message["role"]):
             raise ValueError(f"Message {i}, of the {message['role']}, is empty. Give it some words.")
         messages.append(message)
     if not messages:
@@ -114,79 +144,123 @@ def as_messages(chat: Prompt | Mapping[str, Any], must_speak: str | None = None)
     return messages
 
 
-def _listed(chat: Prompt | Mapping[str, Any], role: str = "user") -> list[Any]:
+def _listed(chat: Any, role: str = "user") -> list[Any]:
     """List the messages of a chat, of whatever form; words alone are those of ``role``."""
-    if isinstance(chat, str):
-        return [{"role": role, "content": chat}]
-    if not isinstance(chat, Mapping):
-        if not isinstance(chat, Iterable):
+    match chat:
+        case str():
+            return [{"role": role, "content": chat}]
+        case {"messages": listed, **rest} | {"conversations": listed, **rest}:
+            messages = _copied(_from_json(listed))
+            if isinstance(messages, str | Mapping):
+                raise ValueError(f"The messages are no list: {messages!r:.60}.")
+            messages = _listed(messages)
+        case {"prompt": asked, "completion": answer, **rest}:
+            prompt = [{**m, "weight": 0} if isinstance(m, Mapping) else m for m in _listed(asked)]
+            messages = [*prompt, *_listed(answer, "assistant")]
+        case {"instruction": asked, "output": answer, **rest}:
+            parts = [asked, "\n", more] if (more := rest.pop("input", "")) else [asked]
+            content = [{"type": "text", "text": part} for part in parts]
+            messages = [{"role": "user", "content": content}, *_listed(answer, "assistant")]
+        case Mapping():
+            forms = "'messages' or 'conversations', 'prompt' and 'completion', 'instruction' and 'output'"
+            raise ValueError(f"A row needs {forms}; this one has {', '.join(map(repr, chat)) or 'none'}.")
+        case Iterable():
+            return list(chat)
+        case _:
             raise ValueError(f"A chat is text, a list of messages or a row, not {chat!r:.80}.")
-        return list(chat)
-    if (messages := chat.get("messages")) is not None:
-        if isinstance(messages, str):
-            try:
-                messages = json.loads(messages)
-            except ValueError as error:
-                raise ValueError(f"Messages are text, but no JSON: {messages!r:.60} ({error}).") from error
-        if isinstance(messages, str | Mapping):
-            raise ValueError(f"The messages are no list: {messages!r:.60}.")
-        return _listed(messages)
-    if chat.get("prompt") is not None and chat.get("completion") is not None:
-        return [*_listed(chat["prompt"]), *_listed(chat["completion"], "assistant")]
-    names = ", ".join(map(repr, chat)) or "none"
-    raise ValueError(f"A row needs 'messages', or 'prompt' and 'completion'; this one has {names}.")
+    if unused := ", ".join(name for name in map(repr, rest) if name != "'tools'"):
+        tell_once(f"These columns of chats are not used: {unused}.")
+    return messages
 
 
-def _render(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], generation: bool = False
-) -> str:
+def _from_json(value: Any) -> Any:
+    """Read what a table has as JSON text; what is no text is returned as it is."""
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation)
+        return json.loads(value) if value and isinstance(value, str) else value
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"This is text, but no JSON: {value!r:.60} ({error}).") from error
+
+
+def _copied(value: Any, words: Callable[[str], str] = str) -> Any:
+    """Copy a chat, with its texts changed, and without what is None: so a table fills what a row has not."""
+    if isinstance(value, str):
+        return words(value)
+    if isinstance(value, Mapping):
+        return {name: _copied(inner, words) for name, inner in value.items() if inner is not None}
+    if hasattr(value, "tolist"):  # numpy's, as pandas reads Parquet
+        value = value.tolist()
+    return [_copied(inner, words) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _joined(content: Any) -> Any:
+    """Join parts of text; anything else is returned as it is."""
+    parts = content if isinstance(content, list) else [content]
+    texts = [part.get("text") for part in parts if isinstance(part, Mapping) and part.get("type") == "text"]
+    return "".join(texts) if len(texts) == len(parts) and all(isinstance(t, str) for t in texts) else content
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, messages: Messages, **options: Any) -> str:
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, **options)
+        text.encode()  # half of a surrogate pair is no text
+        return text
     except Exception as error:  # each template raises its own
-        raise ValueError(f"The chat template refuses these messages: {error}") from error
+        raise ValueError(f"The chat template cannot write these messages: {error}") from error
 
 
-def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    return {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+@lru_cache(maxsize=16)  # some have hundreds; ``size`` tells when one is added
+def _special_tokens(tokenizer: PreTrainedTokenizerBase, size: int) -> re.Pattern[str]:
+    """Make what finds the special tokens in a text."""
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or "(?!)")
 
 
-def _written(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], generation: bool = False
-) -> tuple[str, str]:
+def _guarded(tokenizer: PreTrainedTokenizerBase, render: Render, messages: Messages) -> tuple[str, str]:
     """Render messages, and once more with the special tokens in their words blotted out, if there are any."""
-    special = re.compile("|".join(map(re.escape, _special_tokens(tokenizer))) or "(?!)")
-    text = _render(tokenizer, messages, generation)
-    if not any(special.search(message["content"]) for message in messages):
-        return text, text
-    blotted = [special.sub(lambda found: "x" * len(found[0]), message["content"]) for message in messages]
-    guarded = [{**message, "content": words} for message, words in zip(messages, blotted)]
-    return text, _render(tokenizer, guarded, generation)
+    special = _special_tokens(tokenizer, len(tokenizer))
+    text, given = render(messages), [messages, render.keywords.get("tools")]
+    harmless = _copied(given, lambda words: special.sub(lambda found: "x" * len(found[0]), words))
+    return text, text if harmless == given else render(harmless[0], tools=harmless[1])
 
 
-def _spoken(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], said: list[int], text: str
-) -> Iterator[tuple[int, int]]:
+def _check_written(render: Render, messages: Messages, text: str) -> None:
+    """Refuse a chat of which the template leaves out words, calls or tools; tell what else it does."""
+    left_out = []
+    if render.keywords["tools"] and render(messages, tools=None) == text:
+        raise ValueError("The chat template does not write the tools of the row: take one that does.")
+    for i, message in enumerate(messages):
+        for name in [name for name in message if message[name] and name != "role"]:
+            if name == "content" and message[name].strip() in text:
+                continue
+            emptied = [*messages[:i], {**message, name: type(message[name])()}, *messages[i + 1 :]]
+            with suppress(ValueError):  # what it refuses without, it has looked at
+                left_out += [(name, i)] if render(emptied) == text else []
+    for name, i in left_out:
+        if name in ("content", "tool_calls"):
+            raise ValueError(f"The chat template does not write the {name} of message {i}.")
+        tell_once(f"The chat template does not write {name!r} of a message: it is not used.")
+
+
+def _spoken(render: Render, messages: Messages, said: list[int], text: str) -> Iterator[tuple[int, int]]:
     """Find where in the text each answer begins, and where its turn ends.
 
     For that the messages before it are rendered on their own: not for every answer, which takes quadratic
     time, but for each different pair of texts that stand before and after an answer's words.
     """
-    marked = [{**message, "content": f"\ue000{i}\ue001"} for i, message in enumerate(messages)]
-    between = re.split("\ue000\\d+\ue001", _render(tokenizer, marked)) if len(said) > 2 else []
-    places: list[tuple[int, int]] = []
-    for piece, message in zip(between, messages if len(between) == len(messages) + 1 else []):
-        at, words = places[-1][1] if places else 0, message["content"]
-        if not text.startswith(piece + words, at):
-            break
-        places.append((at + len(piece), at + len(piece + words)))
-    if len(places) < len(messages):  # not found as they are: every answer is one of a kind
-        between, places = range(len(messages) + 1), [(0, 0)] * len(messages)
+    stand_ins = [{**message, "content": f"\ue000{i}\ue001"} for i, message in enumerate(messages)]
+    between = re.split("\ue000\\d+\ue001", render(stand_ins)) if len(said) > 2 else []
+    ends: list[int] = []
+    for piece, message in zip(between, messages):
+        at, words = ends[-1] if ends else 0, piece + message["content"]
+        ends += [at + len(words)] if len(between) > len(messages) and text.startswith(words, at) else []
     found: dict[Any, tuple[int, int]] = {}
     for i in said:
-        first, last = places[i]
-        if (key := (between[i], between[i + 1])) not in found:
-            before = _render(tokenizer, messages[:i], True)
-            until = text if i == said[-1] else _render(tokenizer, messages[: i + 1])
+        key, first, last = i, 0, 0  # one of a kind, unless all words stand there as they are
+        if len(ends) == len(messages):
+            key, first, last = (between[i], between[i + 1]), ends[i] - len(messages[i]["content"]), ends[i]
+        if key not in found:
+            before = render(messages[:i], add_generation_prompt=True)
+            until = text if i == said[-1] else render(messages[: i + 1])
             if not (text.startswith(before) and text.startswith(until)):
                 raise ValueError(
                     f"The chat template writes the turns before message {i} in another way when more follow, "
@@ -196,37 +270,22 @@ def _spoken(
         yield first + found[key][0], last + found[key][1]
 
 
-def _tokens(tokenizer: PreTrainedTokenizerBase, text: str, guarded: str) -> list[tuple[int, int, int]]:
-    """Tokenize a text: id, first character and last character (exclusive) of each token.
+def _tokens(
+    tokenizer: PreTrainedTokenizerBase, text: str, guarded: str
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """Tokenize a text: the ids, and the first and the last character (exclusive) of each.
 
     Where ``guarded`` differs, somebody's words spell a special token; they stay ordinary tokens.
     """
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    tokens = []
+    if text == guarded:
+        return encoded["input_ids"], encoded["offset_mapping"]
+    ids, places = [], []
     for token, (first, last) in zip(encoded["input_ids"], encoded["offset_mapping"]):
-        ids = [token]
+        words = [token]
         if text[first:last] != guarded[first:last]:
-            words = tokenizer(text[first:last], add_special_tokens=False, split_special_tokens=True)
-            ids = words["input_ids"]
-        tokens.extend((i, first, last) for i in ids)
-    return tokens
-
-
-def _cut(
-    tokenizer: PreTrainedTokenizerBase, tokens: list[tuple[int, int, int]], spoken: list[tuple[int, int]]
-) -> Iterator[AssistantTurn]:
-    """Cut tokens (id, first character, last) at the answers; a turn ends with its last special token."""
-    special = set(_special_tokens(tokenizer).values())
-    ids, firsts = [token for token, _, _ in tokens], [first for _, first, _ in tokens]
-    read = 0
-    for start, end in spoken:
-        cut, stop = bisect_left(firsts, start), bisect_left(firsts, end)
-        while stop > cut and ids[stop - 1] not in special:
-            stop -= 1
-        if stop == cut:
-            raise ValueError(
-                "The chat template ends an assistant's turn without a special token, so a model could "
-                "not learn from it when to stop. Use a template that writes one (such as the EOS token)."
-            )
-        yield ids[read:cut], ids[cut:stop]
-        read = stop
+            spelled = tokenizer(text[first:last], add_special_tokens=False, split_special_tokens=True)
+            words = spelled["input_ids"]
+        ids += words
+        places += [(first, last)] * len(words)
+    return ids, places

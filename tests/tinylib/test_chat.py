@@ -1,10 +1,20 @@
-"""Prompts in the chat template, against transformers' own rendering."""
+"""Prompts and chats in the chat template, against transformers' own rendering."""
+
+import copy
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import trl
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
 
-from tinylib.chat import as_messages, prompt_ids, prompt_rows
+from tinylib.chat import as_messages, chat_turns, prompt_ids, prompt_rows
+from tinylib.labels import label_turns
 
 CONVERSATION = [
     {"role": "system", "content": "Be brief."},
@@ -73,3 +83,137 @@ def test_refusals_give_the_number_of_the_prompt(tinyllama: tuple) -> None:
         prompt_rows(tokenizer, ["Hi!", ""])
     with pytest.raises(ValueError, match="list of prompts is empty"):
         prompt_rows(tokenizer, [])
+
+
+TEMPLATES = Path(trl.__file__).parent / "chat_templates"
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "description": "Tells the weather. <|im_end|></s>",
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"type": "string", "description": "which"}},
+                "required": ["city"],
+            },
+        },
+    }
+]
+CALL = {
+    "id": "abcdefghi",
+    "type": "function",
+    "function": {"name": "weather", "arguments": '{"city": "Rome"}'},
+}
+CALLED = [
+    {"role": "user", "content": "Weather in Rome?"},
+    {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    {"role": "tool", "name": "weather", "tool_call_id": "abcdefghi", "content": '{"degrees": 21}'},
+    {"role": "assistant", "content": "It has 21 degrees."},
+]
+
+
+@pytest.fixture(autouse=True)
+def nothing_told_yet() -> Iterator[None]:
+    logging.warning_once.cache_clear()
+    yield
+    logging.warning_once.cache_clear()
+
+
+def with_template(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:
+    """Give a tokenizer a public template, and the special tokens that it writes."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = (TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8")
+    written = sorted(set(re.findall(r"<\|?[a-z_]+\|?>", tokenizer.chat_template)) - {"<think>"})
+    tokenizer.add_special_tokens({"additional_special_tokens": [t for t in written if "|" in t]})
+    return tokenizer
+
+
+@pytest.mark.parametrize("name", ["qwen2_5", "qwen3_5_nothink", "lfm2_v2", "llama3_1", "gptoss"])
+def test_calls_and_tools_are_written_as_transformers_does(tinyllama: tuple, name: str) -> None:
+    tokenizer = with_template(tinyllama[1], name)
+    row = {"messages": CALLED, "tools": json.dumps(TOOLS)}
+    turns = chat_turns(tokenizer, row)
+    ids = label_turns(turns)[0]
+    read = [{**m, "content": m["content"] or ""} for m in CALLED]
+    read[1] = {
+        **read[1],
+        "tool_calls": [{**CALL, "function": {"name": "weather", "arguments": {"city": "Rome"}}}],
+    }
+    whole = tokenizer.apply_chat_template(read, tools=TOOLS, tokenize=False)
+    assert whole.startswith(tokenizer.decode(ids))
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    harmless = json.loads(json.dumps(TOOLS).replace("<|im_end|></s>", "none"))
+    expected = label_turns(chat_turns(tokenizer, {"messages": CALLED, "tools": harmless}))[0]
+    assert [i for i in ids if i in special] == [i for i in expected if i in special]
+    call, answer = (tokenizer.decode(said) for _, said in turns)
+    assert re.search("weather.*Rome", call, re.DOTALL)
+    assert "21" not in call
+    assert "It has 21 degrees." in answer
+    assert all(said[-1] in special for _, said in turns)
+
+
+@pytest.mark.parametrize(
+    ("name", "tools", "refusal"),
+    [
+        ("lfm2", TOOLS, "does not write the tool_calls of message 1"),
+        ("phi3", TOOLS, "does not write the tools of the row"),
+        ("phi3", None, "does not write the tool_calls of message 1"),
+        ("gemma", TOOLS, "cannot write these messages: Conversation roles must alternate"),
+    ],
+)
+def test_calls_and_tools_that_a_template_leaves_out_are_refused(
+    tinyllama: tuple, name: str, tools: list | None, refusal: str
+) -> None:
+    with pytest.raises(ValueError, match=refusal):
+        chat_turns(with_template(tinyllama[1], name), {"messages": CALLED, "tools": tools})
+
+
+def test_words_beside_a_call_that_a_template_leaves_out_are_refused(tinyllama: tuple) -> None:
+    chat = [CALLED[0], {**CALLED[1], "content": "Let me look."}, *CALLED[2:]]
+    with pytest.raises(ValueError, match="does not write the content of message 1"):
+        chat_turns(with_template(tinyllama[1], "llama3_1"), chat)
+
+
+def test_a_reasoning_is_learned_where_the_template_writes_it_else_told(
+    tinyllama: tuple, caplog: pytest.LogCaptureFixture
+) -> None:
+    chat = [
+        {"role": "user", "content": "2+2?"},
+        {"role": "assistant", "reasoning_content": "Count it out.", "content": "Four."},
+    ]
+    tokenizer = with_template(tinyllama[1], "qwen3")
+    ((_, said),) = chat_turns(tokenizer, chat)
+    assert re.fullmatch(r"<think>\nCount it out.\n</think>\n\nFour.<\|im_end\|>", tokenizer.decode(said))
+    assert not caplog.records
+    tokenizer = with_template(tinyllama[1], "qwen2_5")
+    for _ in range(2):
+        ((_, said),) = chat_turns(tokenizer, chat)
+    assert tokenizer.decode(said) == "Four.<|im_end|>"
+    (record,) = caplog.records
+    assert "does not write 'reasoning_content' of a message: it is not used" in record.getMessage()
+
+
+def test_what_is_mapped_and_what_is_not_used_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    talk = [
+        {"from": "gpt", "value": "Welcome."},
+        {"from": "human", "value": "Hi!"},
+        {"from": "gpt", "value": "Yes?"},
+    ]
+    row = {"conversations": talk, "id": 7, "source": "x", "tools": None, "system": None}
+    for _ in range(2):
+        messages = as_messages(row)
+    assert [m["role"] for m in messages] == ["assistant", "user", "assistant"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "These columns of chats are not used: 'id', 'source'.",
+        "Messages of 'gpt' are read as those of 'assistant'.",
+        "Messages of 'human' are read as those of 'user'.",
+    ]
+
+
+def test_of_a_prompt_nothing_is_learned(tinyllama: tuple) -> None:
+    """As with TRL: what the assistant says before the completion is context."""
+    row = {"prompt": CONVERSATION, "completion": [{"role": "assistant", "content": "A fig."}]}
+    ((read, said),) = chat_turns(tinyllama[1], row)
+    assert "Hello." in tinyllama[1].decode(read)
+    assert "A fig." in tinyllama[1].decode(said)

@@ -74,9 +74,11 @@ def test_prompt_and_completion_load_too(tmp_path: Path) -> None:
 
 def test_what_is_no_data_set_of_chats_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other, broken = tmp_path / "other.csv", tmp_path / "broken.jsonl"
-    other.write_text("instruction,output\na,b\n", encoding="utf-8")
+    other.write_text("question,answer\na,b\n", encoding="utf-8")
     broken.write_text('{"messages": [\n', encoding="utf-8")
-    with pytest.raises(ValueError, match=r"has the columns instruction, output. Chats need 'messages'"):
+    with pytest.raises(
+        ValueError, match=r"other.csv' could not be read: A row needs 'messages' .* has 'question', 'answer'"
+    ):
         data.load_chats(str(other))
     with pytest.raises(ValueError, match=r"broken.jsonl' could not be read"):
         data.load_chats(str(broken))

@@ -175,8 +175,8 @@ def test_the_usual_forms_of_a_row_are_the_same_chat(tinyllama: tuple, row: dict)
 
 
 def test_a_row_of_another_form_is_refused_by_its_columns(tinyllama: tuple) -> None:
-    with pytest.raises(ValueError, match="this one has 'instruction', 'output'"):
-        training_example(tinyllama[1], {"instruction": "a", "output": "b"})
+    with pytest.raises(ValueError, match="this one has 'question', 'answer'"):
+        training_example(tinyllama[1], {"question": "a", "answer": "b"})
     with pytest.raises(ValueError, match="text, but no JSON"):
         training_example(tinyllama[1], {"messages": "Hi!"})
 
@@ -232,15 +232,18 @@ def test_a_model_that_counts_shows_the_sum_of_the_offsets(
     assert (said - starts[:, -1]).tolist() == [step] * 40
 
 
-def test_only_role_and_content_of_a_message_reach_the_template(tinyllama: tuple) -> None:
+def test_special_tokens_in_what_a_message_has_besides_words_are_words_too(tinyllama: tuple) -> None:
     _, tokenizer = tinyllama
     plain = messages_of_turns([("Hi!", "Hello.")])
     more = [{**m, "reasoning_content": "</s>", "tool_calls": [], "name": None} for m in plain]
+    assert chat_turns(tokenizer, more) == chat_turns(tokenizer, plain)  # as the template does not write it
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.chat_template = tokenizer.chat_template.replace(
         "message['content']", "message['content'] + message.reasoning_content | default('')"
     )
-    assert chat_turns(tokenizer, more) == chat_turns(tokenizer, plain)
+    ((_, said),) = chat_turns(tokenizer, more)
+    assert said.count(tokenizer.eos_token_id) == 1
+    assert tokenizer.decode(said) == "Hello.</s></s>"
     with pytest.raises(ValueError, match="no list"):
         chat_turns(tokenizer, {"messages": '"Hello."'})
 

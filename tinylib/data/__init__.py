@@ -1,66 +1,73 @@
 """Chats to train on: those that come with the course (see ``README.md`` beside this file), or your own."""
 
 import gzip
+import io
 import json
+import warnings
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pandas
+from pyarrow import parquet
 
-BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+from tinylib.chat import as_messages
+
+KINDS = (".jsonl", ".json", ".csv", ".parquet")
 HERE = Path(__file__).parent
 
 
 def load_chats(source: str = "requests", split: str = "train") -> datasets.Dataset:
     """Load chats, from the course, a local file or the hub.
 
-    The source is ``"requests"`` (the course's own), the path of a JSONL, JSON, CSV or Parquet file, a hub id;
-    a split, ``"train"`` or ``"test"``, have the first and the last. Each row is a chat (see
-    `tinylib.chat.as_messages`). It is a ValueError if it cannot be read, or its columns are not a chat's.
+    The source is ``"requests"`` (the course's own), the path of a JSONL, JSON, CSV or Parquet file (the first
+    three perhaps ``.gz``), a hub id; a split, ``"train"`` or ``"test"``, have the first and the last. A file
+    is read as a whole, its texts in UTF-8. Each row is a chat (see `tinylib.chat.as_messages`). It is a
+    ValueError, with the line of a file, if it cannot be read, is empty, or its first row is no chat.
     """
-    path = Path(source).expanduser()
-    if source == "requests":
-        path = HERE / f"requests-{split}.jsonl"
-        if not path.is_file():
-            raise ValueError(f"'requests' has the splits 'train' and 'test', not {split!r}.")
-    kind = BUILDERS.get(Path(path.name.lower().removesuffix(".gz")).suffix)
+    path = HERE / f"requests-{split}.jsonl" if source == "requests" else Path(source).expanduser()
+    if source == "requests" and not path.is_file():
+        raise ValueError(f"'requests' has the splits 'train' and 'test', not {split!r}.")
+    kind = Path(path.name.lower().removesuffix(".gz")).suffix
     try:
-        if kind and not path.is_file():
-            raise ValueError(f"There is no file {path}.")
-        chats = _read(path, kind) if kind else datasets.load_dataset(source, split=split)
+        if (kind in KINDS or path.is_file()) and not (kind in KINDS and path.is_file()):
+            raise ValueError(f"There is no file {path} that ends in one of {', '.join(KINDS)}.")
+        chats = _read(path, kind) if kind in KINDS else datasets.load_dataset(source, split=split)
+        if not len(chats):
+            raise ValueError("there is no row in it.")
+        as_messages(chats[0], must_speak="")
     except Exception as error:  # datasets raises many kinds; the last cause says most
-        said = (path.is_file() and kind == "json" and _bad_line(path)) or error.__cause__ or error
+        said = error if isinstance(error, ValueError) else error.__cause__ or error
         raise ValueError(f"The chats of {source!r} could not be read: {said}") from error
-    if not ({"messages"} <= set(chats.column_names) or {"prompt", "completion"} <= set(chats.column_names)):
-        raise ValueError(
-            f"{source!r} has the columns {', '.join(chats.column_names)}. Chats need 'messages', or 'prompt' "
-            "and 'completion': rename yours with chats.rename_column(old, new)."
-        )
     return chats
 
 
 def _read(path: Path, kind: str) -> datasets.Dataset:
-    if kind == "csv":  # what looks like a number, or like nothing, is an answer too
-        return datasets.Dataset.from_pandas(pandas.read_csv(path, dtype=str, keep_default_na=False))
-    # Under its usual name, utf-8, datasets does not look if JSON is in it.
-    options = {"data_files": str(path), "split": "train"} | ({"encoding": "utf_8"} if kind == "json" else {})
-    hide = datasets.is_progress_bar_enabled() and path.stat().st_size < 10_000_000
-    if hide:  # a small file is read before a bar could be seen
-        datasets.disable_progress_bars()
+    if kind == ".parquet":
+        return datasets.Dataset(parquet.read_table(path))
+    data = path.read_bytes()
+    data = gzip.decompress(data) if path.suffix.lower() == ".gz" else data
     try:
-        return datasets.load_dataset(kind, **options)
-    finally:
-        if hide:
-            datasets.enable_progress_bars()
-
-
-def _bad_line(path: Path) -> str:
-    """Say which line of a JSONL file cannot be read; empty if all can be."""
-    seen = 0
-    try:
-        with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as file:
-            for seen, line in enumerate(file, 1):  # noqa: B007
-                json.loads(line.decode("utf-8-sig") if line.strip() else "0")
-    except (OSError, ValueError) as error:
-        return f"line {seen} is no JSON in UTF-8: {error}"
-    return "" if seen else "the file is empty"
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ValueError(f"line {line} is not in UTF-8: {error}") from error
+    if kind == ".csv":  # what looks like a number, or like nothing, is an answer too
+        options = {"dtype": str, "keep_default_na": False, "sep": max(",;\t", key=text.split("\n")[0].count)}
+        with warnings.catch_warnings():  # without an index, and so, no column moves into another's place
+            warnings.simplefilter("error", pandas.errors.ParserWarning)
+            table = pandas.read_csv(io.StringIO(text), index_col=False, **options)
+        return datasets.Dataset.from_pandas(table)
+    rows: list[Any] = []
+    for number, line in [(1, text)] if text.lstrip().startswith("[") else enumerate(text.split("\n"), 1):
+        try:
+            row = json.loads(line) if line.strip() else []
+            json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+        except (ValueError, RecursionError) as error:
+            line = number + getattr(error, "lineno", 1) - 1
+            raise ValueError(f"line {line} is no JSON in UTF-8: {error}") from error
+        rows += row if isinstance(row, list) else [row]
+    # datasets takes the columns of the first row for all, and would give each row every call's arguments.
+    rows = [row if isinstance(row, dict) else {"messages": row} for row in rows]
+    columns = {name: [row.get(name) for row in rows] for name in {name: 0 for row in rows for name in row}}
+    return datasets.Dataset.from_dict(columns, on_mixed_types="use_json")
