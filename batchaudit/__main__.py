@@ -50,7 +50,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("folder", metavar="FOLDER")
     one = commands.add_parser("chats", help="a file of chats: what it would become", **options)
     one.add_argument(
-        "file", metavar="FILE", help="JSONL or JSON: rows with messages, or prompt and completion"
+        "file",
+        metavar="FILE",
+        help="JSONL, JSON, CSV or Parquet: rows with messages, prompt and completion, ...",
     )
     one.add_argument("--model", metavar="FOLDER", required=True, help="where the tokenizer is")
     one.add_argument("--max-length", type=int, metavar="TOKENS", help="the length at which rows are cut")

@@ -1,5 +1,6 @@
 """What a file of chats would become, before anything is trained on it."""
 
+import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,23 +11,33 @@ from transformers import PreTrainedTokenizerBase
 from batchaudit.checkpoint import told
 from batchaudit.report import Report
 from batchaudit.turns import read_template
+from tinylib.chat import as_messages
 
-LISTS = ("messages", "conversations", "conversation")
-"""Columns in which a data set may hold a list of messages."""
 ROLES = ("system", "user", "assistant", "tool")
 
 
 def rows_of(path: Path) -> Iterator[Any]:
-    """Read the lines of a JSONL file, or the list of a JSON file.
+    """Read the lines of a JSONL file, or the list of a JSON file; either may be ``.gz``.
+
+    CSV and Parquet are read as `tinylib.data.load_chats` does, which needs the packages of the course.
 
     Raises:
-        ValueError: It is neither; the message names the line.
+        ValueError: It cannot be read; the message names the line.
     """
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".json":
+    kind = Path(path.name.lower().removesuffix(".gz")).suffix
+    if kind in (".csv", ".parquet"):
+        try:
+            from tinylib.data import load_chats
+        except ImportError as error:
+            raise ValueError(f"{path} needs the package {error.name}; JSONL needs none.") from error
+        yield from load_chats(str(path))
+        return
+    data = path.read_bytes()
+    text = (gzip.decompress(data) if path.suffix.lower() == ".gz" else data).decode("utf-8-sig")
+    if kind == ".json":
         yield from json.loads(text)
         return
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 yield json.loads(line)
@@ -40,8 +51,7 @@ def audit_chats(
     """Look at a file of chats: empty answers, roles that the template does not write, forged turns, lengths.
 
     Args:
-        path: JSONL, or a JSON list: rows with ``messages`` (or one of `LISTS`), or ``prompt`` and
-            ``completion``.
+        path: JSONL, a JSON list, CSV or Parquet: rows that `tinylib.chat.as_messages` reads.
         tokenizer: With a chat template.
         max_length: Where rows would be cut, in tokens; None if nowhere.
 
@@ -61,7 +71,10 @@ def audit_chats(
     count = 0
     for number, row in enumerate(rows_of(Path(path))):
         count += 1
-        messages = _messages(row, number)
+        try:
+            messages = as_messages(row, must_speak="")
+        except ValueError as error:
+            raise ValueError(f"Row {number} is no chat: {error}") from error
         if any(special in m["content"] for m in messages for special in specials):
             forged.append(number)
         try:
@@ -77,8 +90,8 @@ def audit_chats(
         else:
             texts.append(text)
             at.append(number)
-            said = [m["content"] for m in messages if m["role"] == "assistant"]
-            if not said or not all(map(str.strip, said)):
+            said = [m.get("tool_calls") or m["content"].strip() for m in messages if m["role"] == "assistant"]
+            if not said or not all(said):
                 empty.append(number)
     if not count:
         raise ValueError(f"There is no chat in {path}.")
@@ -107,26 +120,3 @@ def audit_chats(
                 told(code, detail if detail.startswith(several) else f"{several}. {detail}", rows)
             )
     return report
-
-
-def _messages(row: Any, number: int) -> list[dict[str, str]]:
-    """Read a row as messages with a role and a text.
-
-    Raises:
-        ValueError: It is none; the message gives its number.
-    """
-    listed = next((row[name] for name in LISTS if isinstance(row, dict) and name in row), row)
-    if isinstance(row, dict) and listed is row and "prompt" in row and "completion" in row:
-        listed = []
-        for name, role in (("prompt", "user"), ("completion", "assistant")):
-            value = row[name]
-            listed += [{"role": role, "content": value}] if isinstance(value, str) else list(value)
-    if not isinstance(listed, list) or not all(isinstance(message, dict) for message in listed):
-        raise ValueError(f"Row {number} is no chat: it needs 'messages', or 'prompt' and 'completion'.")
-    return [
-        {
-            "role": str(message.get("role", message.get("from", ""))),
-            "content": str(message.get("content", message.get("value")) or ""),
-        }
-        for message in listed
-    ]

@@ -1,11 +1,13 @@
 """What audit() is called with: each wrong call is refused by name; the command; a report as data."""
 
+import gzip
 import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from cases import llama
@@ -16,6 +18,7 @@ from worlds import World, without
 
 from batchaudit import AuditCallback, audit, loss_offset
 from batchaudit.__main__ import main
+from batchaudit.chats import audit_chats
 from tinylib import models
 
 IDS = torch.tensor([[5, 6, 7, 8]])
@@ -136,7 +139,7 @@ def test_the_command(
     assert main(["batches", str(tmp_path / "rows.jsonl"), "--model", folder]) == 0
     chats = [{"messages": chat} for chat in world.chats()]
     chats += [{"messages": [{"role": "user", "content": "Hi </s>"}, {"role": "assistant", "content": ""}]},
-              {"messages": [{"role": "human", "content": "Hi"}]}]  # fmt: skip
+              {"messages": [{"role": "critic", "content": "Hi"}]}]  # fmt: skip
     (tmp_path / "chats.jsonl").write_text("\n".join(map(json.dumps, chats)))
     capsys.readouterr()
     assert (
@@ -162,6 +165,40 @@ def test_the_command(
         ["loader", "json:loads"],
     ):
         assert main(wrong) == 2
+
+
+@pytest.mark.parametrize("kind", ["a.jsonl", "a.jsonl.gz", "a.json", "A.JSON.GZ", "a.csv", "a.parquet"])
+def test_chats_in_every_kind_of_file(tinyllama: tuple, tmp_path: Path, kind: str) -> None:
+    """A byte order mark, ShareGPT's names, parts of text; what is wrong with the second row is found."""
+    parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo."}]
+    rows = [
+        {"conversations": [{"from": "human", "value": "Hi!"}, {"from": "gpt", "value": parts}]},
+        {"conversations": [{"from": "human", "value": "Hi!"}, {"from": "gpt", "value": " "}]},
+    ]
+    path, lowered = tmp_path / kind, kind.lower()
+    if ".json" in lowered:
+        text = json.dumps(rows) if ".json." in lowered + "." else "\n".join(map(json.dumps, rows))
+        data = b"\xef\xbb\xbf" + text.encode()
+        path.write_bytes(gzip.compress(data) if lowered.endswith(".gz") else data)
+    else:
+        table = pd.DataFrame({"conversations": [json.dumps(row["conversations"]) for row in rows]})
+        table.to_csv(path, index=False) if kind == "a.csv" else table.to_parquet(path)
+    report = audit_chats(path, tinyllama[1])
+    assert [(finding.code, finding.rows) for finding in report.findings] == [("chat.empty_answer", [1])]
+
+
+def test_a_call_is_no_empty_answer_and_no_content_no_chat(tinyllama: tuple, tmp_path: Path) -> None:
+    call = {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}],
+    }
+    user = {"role": "user", "content": "Hi!"}
+    (tmp_path / "calls.jsonl").write_text(json.dumps({"messages": [user, call]}))
+    assert not audit_chats(tmp_path / "calls.jsonl", tinyllama[1]).findings
+    (tmp_path / "none.jsonl").write_text(json.dumps({"messages": [user, {**call, "tool_calls": None}]}))
+    with pytest.raises(ValueError, match="Row 0 is no chat: Message 1 needs"):
+        audit_chats(tmp_path / "none.jsonl", tinyllama[1])
 
 
 def test_a_template_that_does_not_parse_back_is_not_used() -> None:
