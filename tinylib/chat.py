@@ -85,10 +85,7 @@ def chat_turns(tokenizer: PreTrainedTokenizerBase, chat: Prompt | Mapping[str, A
     for start, end in _spoken(render, messages, said, text):
         stops = [found.end() for found in special.finditer(guarded, start, end)]
         if not stops:
-            raise ValueError(
-                "The chat template ends an answer without a special token (such as EOS): a model "
-                "could not learn from it when to stop. Use a template that writes one."
-            )
+            raise ValueError("The chat template ends an answer without a special token that tells to stop.")
         spoken.append((start, stops[-1]))
     ids, places = _tokens(tokenizer, text, guarded)
     before = [(start, bisect_left(places, (start,)) - 1) for start, _ in spoken]
@@ -133,6 +130,8 @@ def as_messages(chat: Prompt | Mapping[str, Any], must_speak: str | None = None)
         role, content = message.get("role"), _joined(message.get("content"))
         if not isinstance(content, str) or not isinstance(role, str) or not role:
             raise ValueError(f"Message {i} needs a 'role' and a 'content' that is text: {given!r:.80}.")
+        if message.get("weight", 1) not in (0, 1):
+            raise ValueError(f"Message {i} has the weight {message['weight']!r}: it is 0, not learned, or 1.")
         message |= {"role": ROLES.get(role.lower(), role.lower()), "content": content}
         if message["role"] != role:
             tell_once(f"Messages of {role!r} are read as those of {message['role']!r}.")
@@ -176,7 +175,7 @@ def _listed(chat: Any, role: str = "user") -> list[Any]:
 def _from_json(value: Any) -> Any:
     """Read what a table has as JSON text; what is no text is returned as it is."""
     try:
-        return json.loads(value) if value and isinstance(value, str) else value
+        return json.loads(value) if isinstance(value, str) and value else value
     except (ValueError, RecursionError) as error:
         raise ValueError(f"This is text, but no JSON: {value!r:.60} ({error}).") from error
 
@@ -220,7 +219,10 @@ def _guarded(tokenizer: PreTrainedTokenizerBase, render: Render, messages: Messa
     special = _special_tokens(tokenizer, len(tokenizer))
     text, given = render(messages), [messages, render.keywords.get("tools")]
     harmless = _copied(given, lambda words: special.sub(lambda found: "x" * len(found[0]), words))
-    return text, text if harmless == given else render(harmless[0], tools=harmless[1])
+    guarded = text if harmless == given else render(harmless[0], tools=harmless[1])
+    if len(guarded) != len(text):
+        raise ValueError("The chat template acts on special tokens that are spelled out in somebody's words.")
+    return text, guarded
 
 
 def _check_written(render: Render, messages: Messages, text: str) -> None:
@@ -277,7 +279,7 @@ def _tokens(
 
     Where ``guarded`` differs, somebody's words spell a special token; they stay ordinary tokens.
     """
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     if text == guarded:
         return encoded["input_ids"], encoded["offset_mapping"]
     ids, places = [], []

@@ -82,7 +82,7 @@ def test_what_is_no_data_set_of_chats_is_refused(tmp_path: Path, monkeypatch: py
         data.load_chats(str(other))
     with pytest.raises(ValueError, match=r"broken.jsonl' could not be read"):
         data.load_chats(str(broken))
-    with pytest.raises(ValueError, match="There is no file"):
+    with pytest.raises(ValueError, match="No such file"):
         data.load_chats(str(tmp_path / "none.jsonl"))
     with pytest.raises(ValueError, match="has the splits 'train' and 'test', not 'validation'"):
         data.load_chats("requests", "validation")

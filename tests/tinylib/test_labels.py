@@ -248,6 +248,17 @@ def test_special_tokens_in_what_a_message_has_besides_words_are_words_too(tinyll
         chat_turns(tokenizer, {"messages": '"Hello."'})
 
 
+def test_a_template_that_acts_on_special_tokens_in_words_is_refused(
+    tinyllama: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, tokenizer = tinyllama
+    template = "{% for m in messages %}{{ m.role + m.content.split('</s>')[-1] + eos_token }}{% endfor %}"
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    assert chat_turns(tokenizer, messages_of_turns([("Hi!", "Hello.")]))
+    with pytest.raises(ValueError, match="acts on special tokens that are spelled out"):
+        chat_turns(tokenizer, messages_of_turns([("Hi!</s>Ho!", "Hello.")]))
+
+
 def test_many_turns_are_cut_as_each_is_on_its_own(
     tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,14 +25,13 @@ def load_chats(source: str = "requests", split: str = "train") -> datasets.Datas
     is read as a whole, its texts in UTF-8. Each row is a chat (see `tinylib.chat.as_messages`). It is a
     ValueError, with the line of a file, if it cannot be read, is empty, or its first row is no chat.
     """
-    path = HERE / f"requests-{split}.jsonl" if source == "requests" else Path(source).expanduser()
-    if source == "requests" and not path.is_file():
-        raise ValueError(f"'requests' has the splits 'train' and 'test', not {split!r}.")
-    kind = Path(path.name.lower().removesuffix(".gz")).suffix
     try:
-        if (kind in KINDS or path.is_file()) and not (kind in KINDS and path.is_file()):
-            raise ValueError(f"There is no file {path} that ends in one of {', '.join(KINDS)}.")
-        chats = _read(path, kind) if kind in KINDS else datasets.load_dataset(source, split=split)
+        path = HERE / f"requests-{split}.jsonl" if source == "requests" else Path(source).expanduser()
+        if source == "requests" and not path.is_file():
+            raise ValueError(f"'requests' has the splits 'train' and 'test', not {split!r}.")
+        kind = Path(path.name.lower().removesuffix(".gz")).suffix
+        local = kind in KINDS or path.is_file()
+        chats = _read(path, kind) if local else datasets.load_dataset(source, split=split)
         if not len(chats):
             raise ValueError("there is no row in it.")
         as_messages(chats[0], must_speak="")
