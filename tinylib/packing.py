@@ -6,6 +6,7 @@ vocabulary, the largest layer of a small model, is scored only where a label is.
 """
 
 import functools
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from accelerate.utils import DistributedType
 from torch.nn.functional import cross_entropy
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
@@ -79,8 +81,35 @@ def attending_by_sample(model: PreTrainedModel) -> Iterator[None]:
             model.set_attn_implementation(usual)
 
 
-class PackedTrainer(Trainer):
-    """``transformers.Trainer``, but logits are computed only where a label is, and packed rows go one by one.
+class TokenMeanTrainer(Trainer):
+    """``transformers.Trainer``, whose measures of held-out examples hang neither on batches nor on processes.
+
+    ``eval_loss`` is the mean over all supervised tokens; the Trainer's own is a mean over batches.
+    ``eval_exact`` is the share of answers that greedy decoding would give after what stands before them: it
+    would where each token of the answer is the likeliest after those before it.
+    """
+
+    @torch.no_grad()
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Measure ``eval_loss`` and ``eval_exact`` on ``eval_dataset``, each process on its part of it."""
+        own = range(self.args.process_index, len(self.eval_dataset), self.args.world_size)
+        size, first = self.args.eval_batch_size, self.is_world_process_zero()
+        sums = torch.zeros(4, dtype=torch.float64)
+        self.model.eval()
+        for start in tqdm(range(0, len(own), size), "evaluating", leave=False, delay=2, disable=not first):
+            rows = self.eval_dataset.select(own[start : start + size]).to_list()
+            batch = self._prepare_inputs(self.data_collator(rows))
+            for part in _one_by_one(batch) if _is_packed(batch) else [batch]:
+                sums += torch.tensor(_scores(self.model, part))
+        loss, tokens, answers, wrong = self.accelerator.reduce(sums.float().to(self.args.device)).tolist()
+        metrics = {"eval_loss": loss / tokens, "eval_exact": 1 - wrong / answers}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+class PackedTrainer(TokenMeanTrainer):
+    """A Trainer that computes logits only where a label is, and takes packed rows one by one.
 
     Losses and gradients are the same; it saves work on the vocabulary, and a batch takes the memory of its
     longest row. For models whose ``forward`` takes ``logits_to_keep``.
@@ -95,7 +124,7 @@ class PackedTrainer(Trainer):
     ) -> torch.Tensor:
         """Compute the gradients of a batch, of a packed one row by row; return its share of the loss."""
         batches = [inputs]
-        if "position_ids" in inputs and "attention_mask" not in inputs:  # a packed one
+        if _is_packed(inputs):
             # Several processes must call the model equally often, and may have unequally many rows.
             alone = self.accelerator.distributed_type == DistributedType.NO
             batches = _one_by_one(inputs) if alone else [_as_one_row(inputs)]
@@ -112,6 +141,36 @@ class PackedTrainer(Trainer):
         # With a cache transformers does not look for packed samples; its Trainer before 5 leaves it on.
         inputs = {**inputs, "logits_to_keep": kept, "use_cache": False}
         return super().compute_loss(model, inputs, *args, **options)
+
+
+def supports_logits_to_keep(model: PreTrainedModel) -> bool:
+    """Tell if a model can leave out logits, and if its loss is cross-entropy and nothing else."""
+    plain = getattr(model, "get_base_model", lambda: model)()  # of a model with LoRA
+    return (
+        "logits_to_keep" in inspect.signature(plain.forward).parameters
+        and plain.loss_type == "ForCausalLM"
+        and not getattr(plain.config, "output_router_logits", False)
+    )
+
+
+def _is_packed(batch: dict[str, Any]) -> bool:
+    return "position_ids" in batch and "attention_mask" not in batch
+
+
+def _scores(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> tuple[float, int, int, int]:
+    """Sum the loss over the supervised tokens; count these, the answers, and those that are not exact."""
+    inputs, labels = {**batch, "use_cache": False}, shift(batch["labels"])
+    del inputs["labels"]
+    kept, supervised = _has_label(labels), labels != IGNORE_INDEX
+    fast = supports_logits_to_keep(model)
+    logits = model(**inputs, **({"logits_to_keep": kept} if fast else {})).logits
+    logits = (logits if fast else logits[:, kept])[supervised[:, kept]].float()
+    # An answer begins where the token before it has no label: none has in a row's last column, once shifted.
+    begins = supervised & ~supervised.roll(1)
+    answer_of = begins.flatten().cumsum(0)[supervised.flatten()]
+    wrong = answer_of[logits.argmax(dim=-1) != labels[supervised]].unique()
+    loss = cross_entropy(logits, labels[supervised], reduction="sum")
+    return loss.item(), len(answer_of), int(begins.sum()), len(wrong)
 
 
 def _has_label(labels: torch.Tensor) -> torch.Tensor:

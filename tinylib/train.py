@@ -5,7 +5,6 @@ ends, batches in which no sample sees another. ``python -m tinylib.train --help`
 """
 
 import argparse
-import inspect
 import os
 import tempfile
 import warnings
@@ -26,7 +25,7 @@ from tinylib import models, runs
 from tinylib.collate import PackedCollator, PaddedCollator
 from tinylib.data import load_chats
 from tinylib.labels import TooLong, training_example
-from tinylib.packing import PackedTrainer, attending_by_sample
+from tinylib.packing import PackedTrainer, TokenMeanTrainer, attending_by_sample, supports_logits_to_keep
 from tinylib.quiet import errors_in_one_line, progress_bars
 
 DEFAULTS = {
@@ -50,6 +49,7 @@ def fine_tune(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    eval_chats: Any = None,
     max_length: int | None = None,
     collator: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]] | None = None,
     **arguments: Any,
@@ -64,6 +64,8 @@ def fine_tune(
         resume: Go on from the last whole checkpoint in ``folder``, which must be the same run's: same data,
             model, trained parts and settings. From the start if there is none.
         overwrite: Begin anew in ``folder``, whatever is there; another run's checkpoints are removed.
+        eval_chats: Held-out chats: their loss and share of exact answers, as `TokenMeanTrainer` measures them
+            after each epoch or as ``eval_strategy`` says, are in the bar and in ``trainer_state.json``.
         max_length: The most tokens of a chat; default: the model's context. Later turns that do not fit are
             dropped, chats of which not even the first answer fits are left out, and it is said.
         collator: What makes a batch of examples. Default: `tinylib.collate.PackedCollator`, which changes the
@@ -79,7 +81,8 @@ def fine_tune(
         FloatingPointError: The training has diverged. The weights are those before the step, and not saved.
     """
     trained = _check_trainable(model)
-    arguments = {**DEFAULTS, **arguments}
+    evaluated = {} if eval_chats is None else {"eval_strategy": "epoch"}
+    arguments = {**DEFAULTS, **evaluated, **arguments}
     _check_settings(arguments | {"max_length": max_length})
     if len(tokenizer) > (known := model.get_input_embeddings().num_embeddings):
         raise ValueError(f"The tokenizer has {len(tokenizer)} tokens, the model {known}: it is another's.")
@@ -101,8 +104,11 @@ def fine_tune(
             stack.enter_context(runs.claimed(output, model, size, resume, overwrite))
         output.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.TemporaryDirectory(prefix=".", dir=output, ignore_cleanup_errors=True)
-        examples = prepare(tokenizer, chats, max_length, Path(stack.enter_context(scratch)))
-        trainer = _trainer(model, tokenizer.pad_token_id, examples, settings, collator)
+        scratch = Path(stack.enter_context(scratch))
+        examples, held_out = prepare(tokenizer, chats, max_length, scratch), None
+        if eval_chats is not None:
+            held_out = prepare(tokenizer, eval_chats, max_length, scratch, "held-out chat")
+        trainer = _trainer(model, tokenizer.pad_token_id, examples, held_out, settings, collator)
         stack.callback(lambda: trainer.pop_callback(_Watch).bar.close())
         if writes:
             more = {"max_length": max_length, "processes": settings.world_size}
@@ -120,7 +126,12 @@ def fine_tune(
 
 
 def _trainer(
-    model: PreTrainedModel, pad_id: int, examples: Dataset, settings: TrainingArguments, collator: Any
+    model: PreTrainedModel,
+    pad_id: int,
+    examples: Dataset,
+    held_out: Dataset | None,
+    settings: TrainingArguments,
+    collator: Any,
 ) -> Trainer:
     """Make the Trainer: one that scores labels only, where the model can."""
     kept = dict(model.named_parameters())
@@ -128,11 +139,12 @@ def _trainer(
         # No checkpoint holds them, since they are the embedding's: else the Trainer warns on resuming.
         model._keys_to_ignore_on_save = tied
     fast = supports_logits_to_keep(model)
-    trainer = (PackedTrainer if fast else Trainer)(
+    trainer = (PackedTrainer if fast else TokenMeanTrainer)(
         model,
         settings,
         data_collator=collator or (PackedCollator if fast else PaddedCollator)(pad_id),
         train_dataset=examples,
+        eval_dataset=held_out,
         callbacks=[_Watch()],
     )
     trainer.remove_callback(PrinterCallback)
@@ -143,14 +155,18 @@ def _trainer(
 
 
 def prepare(
-    tokenizer: PreTrainedTokenizerBase, chats: Any, max_length: int | None = None, folder: Path | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    chats: Any,
+    max_length: int | None = None,
+    folder: Path | None = None,
+    name: str = "chat",
 ) -> Dataset:
     """Turn chats into examples with ``input_ids`` and ``labels``; say which do not fit (see `fine_tune`)."""
     # With a folder they lie in a file: memory does not grow with the data.
     if isinstance(chats, str | Mapping) or hasattr(chats, "iloc") or not isinstance(chats, Iterable):
         raise ValueError(f"Chats are a data set (one split of it) or a list of chats, not {chats!r:.80}.")
     chats = chats if isinstance(chats, Dataset) else list(chats)
-    file = str(folder / "examples.arrow") if folder else None
+    file = str(folder / f"{name}s.arrow") if folder else None
     writer = ArrowWriter(path=file, stream=None if file else BufferOutputStream())
     too_long, shortened = [], []
     for i, chat in enumerate(tqdm(chats, desc="preparing", unit="chat", leave=False, delay=2)):
@@ -159,7 +175,7 @@ def prepare(
         except TooLong:
             too_long.append(i)
         except ValueError as error:
-            raise ValueError(f"Chat {i}: {error}") from error
+            raise ValueError(f"{name.capitalize()} {i}: {error}") from error
         else:
             if example.pop("dropped"):
                 shortened.append(i)
@@ -167,9 +183,9 @@ def prepare(
     for which, what in [(too_long, "left out: their first answer does not fit"), (shortened, "shortened")]:
         if which:
             numbers = ", ".join(map(str, which[:10])) + (", …" if len(which) > 10 else "")
-            print(f"{len(which)} chats {what} (max_length={max_length}; numbers {numbers})")
+            print(f"{len(which)} {name}s {what} (max_length={max_length}; numbers {numbers})")
     if len(too_long) == len(chats):
-        raise ValueError("There is no chat to train on: the data set is empty, or no chat fits max_length.")
+        raise ValueError(f"There is no {name} to train on: the data set is empty, or none fits max_length.")
     writer.finalize(close_stream=file is not None)
     return Dataset.from_file(file) if file else Dataset.from_buffer(writer.stream.getvalue())
 
@@ -219,20 +235,11 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} must be a {'whole ' * (name in whole)}number above 0, not {value!r}.")
 
 
-def supports_logits_to_keep(model: PreTrainedModel) -> bool:
-    """Tell if a model can leave out logits, and if its loss is cross-entropy and nothing else."""
-    plain = getattr(model, "get_base_model", lambda: model)()  # of a model with LoRA
-    return (
-        "logits_to_keep" in inspect.signature(plain.forward).parameters
-        and plain.loss_type == "ForCausalLM"
-        and not getattr(plain.config, "output_router_logits", False)
-    )
-
-
 class _Watch(TrainerCallback):
     """One bar for the whole training, with the loss of the last step, and its end where that diverges."""
 
-    bar = tqdm(disable=True)
+    def __init__(self) -> None:
+        self.bar, self.shown = tqdm(disable=True), {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         steps = {"total": state.max_steps, "initial": state.global_step, "unit": "step"}
@@ -259,9 +266,10 @@ class _Watch(TrainerCallback):
             "bits, and look for rows without a label."
         )
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        if "loss" in (logs or {}):
-            self.bar.set_postfix(loss=f"{logs['loss']:.3f}")
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+        new = {name: logs[name] for name in ("loss", "eval_loss", "eval_exact") if name in logs}
+        self.shown |= {name: f"{value:.3f}" for name, value in new.items()}
+        self.bar.set_postfix(self.shown)
 
 
 def main() -> None:
@@ -270,6 +278,7 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m tinylib.train", description=main.__doc__, epilog=several)
     add = parser.add_argument
     add("--data", required=True, metavar="CHATS", help="a JSONL, CSV or Parquet file, hub id or 'requests'")
+    add("--eval-data", metavar="CHATS", help="held-out chats, measured after each epoch (default: none)")
     add("--output", required=True, metavar="FOLDER", help="where the trained model and checkpoints go")
     add("--model", help="smollm2, tinyllama, a folder or a hub id (default: TINYLIB_MODEL, else smollm2)")
     whole, real = {"type": int, "metavar": "N"}, {"type": float, "metavar": "X"}
@@ -287,11 +296,13 @@ def main() -> None:
     part.add_argument("--last-layers", **whole, help="train the last N layers only")
     part.add_argument("--lora", **whole, help="train adapters of rank N (needs peft)")
     args = parser.parse_args()
-    own = ("data", "output", "model", "last_layers", "lora")
+    own = ("data", "eval_data", "output", "model", "last_layers", "lora")
     settings = {k: v for k, v in vars(args).items() if v is not None and k not in own}
     with errors_in_one_line():
         half = models.best_dtype(torch.device(models.best_device()))
         chats = load_chats(args.data)
+        if args.eval_data is not None:
+            settings["eval_chats"] = load_chats(args.eval_data, "test")
         # Weights that are trained stay in float32; those under adapters may be in 16 bits.
         model, tokenizer = models.load(args.model, dtype=torch.float32 if args.lora is None else half)
         if args.last_layers is not None:
