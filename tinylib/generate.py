@@ -28,6 +28,8 @@ def answer(
     In 16 bits a batch rounds otherwise than a single row, so a close choice can fall the other way. It is a
     ValueError if there is no prompt, one is unusable or does not fit, or a weight is not finite.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
     if name := not_finite(model):
         raise ValueError(f"The model's {name} is not finite: it can only answer noise. Load another.")
     rows = prompt_rows(tokenizer, prompts)

@@ -94,10 +94,15 @@ def put_when_whole(folder: str | os.PathLike) -> Iterator[Path]:
 
 def best_device() -> str:
     """Name the device: ``TINYLIB_DEVICE``, else CUDA (for each process its own card), MPS or the CPU."""
-    fastest = "mps" if torch.backends.mps.is_available() else "cpu"
+    if wanted := os.environ.get("TINYLIB_DEVICE"):
+        try:
+            torch.empty(1, device=wanted)
+        except Exception as error:  # torch raises several kinds
+            raise RuntimeError(f"TINYLIB_DEVICE is {wanted!r}, which does not work here: {error}") from error
+        return wanted
     if torch.cuda.is_available():
-        fastest = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    return os.environ.get("TINYLIB_DEVICE") or fastest
+        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def best_dtype(device: torch.device) -> torch.dtype:

@@ -6,7 +6,6 @@ vocabulary, the largest layer of a small model, is scored only where a label is.
 """
 
 import functools
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -81,35 +80,8 @@ def attending_by_sample(model: PreTrainedModel) -> Iterator[None]:
             model.set_attn_implementation(usual)
 
 
-class TokenMeanTrainer(Trainer):
-    """``transformers.Trainer``, whose measures of held-out examples hang neither on batches nor on processes.
-
-    ``eval_loss`` is the mean over all supervised tokens; the Trainer's own is a mean over batches.
-    ``eval_exact`` is the share of answers that greedy decoding would give after what stands before them: it
-    would where each token of the answer is the likeliest after those before it.
-    """
-
-    @torch.no_grad()
-    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Measure ``eval_loss`` and ``eval_exact`` on ``eval_dataset``, each process on its part of it."""
-        own = range(self.args.process_index, len(self.eval_dataset), self.args.world_size)
-        size, first = self.args.eval_batch_size, self.is_world_process_zero()
-        sums = torch.zeros(4, dtype=torch.float64)
-        self.model.eval()
-        for start in tqdm(range(0, len(own), size), "evaluating", leave=False, delay=2, disable=not first):
-            rows = self.eval_dataset.select(own[start : start + size]).to_list()
-            batch = self._prepare_inputs(self.data_collator(rows))
-            for part in _one_by_one(batch) if _is_packed(batch) else [batch]:
-                sums += torch.tensor(_scores(self.model, part))
-        loss, tokens, answers, wrong = self.accelerator.reduce(sums.float().to(self.args.device)).tolist()
-        metrics = {"eval_loss": loss / tokens, "eval_exact": 1 - wrong / answers}
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
-
-
-class PackedTrainer(TokenMeanTrainer):
-    """A Trainer that computes logits only where a label is, and takes packed rows one by one.
+class PackedTrainer(Trainer):
+    """``transformers.Trainer``, but logits are computed only where a label is, and packed rows go one by one.
 
     Losses and gradients are the same; it saves work on the vocabulary, and a batch takes the memory of its
     longest row. For models whose ``forward`` takes ``logits_to_keep``.
@@ -142,35 +114,45 @@ class PackedTrainer(TokenMeanTrainer):
         inputs = {**inputs, "logits_to_keep": kept, "use_cache": False}
         return super().compute_loss(model, inputs, *args, **options)
 
+    @torch.no_grad()
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Measure held-out examples, whatever the batch size, the collator and the number of processes.
 
-def supports_logits_to_keep(model: PreTrainedModel) -> bool:
-    """Tell if a model can leave out logits, and if its loss is cross-entropy and nothing else."""
-    plain = getattr(model, "get_base_model", lambda: model)()  # of a model with LoRA
-    return (
-        "logits_to_keep" in inspect.signature(plain.forward).parameters
-        and plain.loss_type == "ForCausalLM"
-        and not getattr(plain.config, "output_router_logits", False)
-    )
+        ``eval_loss`` is the mean over all supervised tokens; the Trainer's own is a mean over batches.
+        ``eval_exact`` is the share of answers that greedy decoding would give after what stands before them:
+        it would where each token of the answer is the likeliest after those before it.
+        """
+        own = range(self.args.process_index, len(self.eval_dataset), self.args.world_size)
+        size, sums = self.args.eval_batch_size, torch.zeros(4, dtype=torch.float64)
+        self.model.eval()
+        for start in tqdm(range(0, len(own), size), "evaluating", leave=False, delay=2):
+            rows = self.eval_dataset.select(own[start : start + size]).to_list()
+            batch = self._prepare_inputs(self.data_collator(rows))
+            for part in _one_by_one(batch) if _is_packed(batch) else [batch]:
+                sums += _scores(self.model, part).cpu()
+        loss, tokens, answers, wrong = self.accelerator.reduce(sums.float().to(self.args.device)).tolist()
+        metrics = {"eval_loss": loss / tokens, "eval_exact": 1 - wrong / answers}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
 
 def _is_packed(batch: dict[str, Any]) -> bool:
     return "position_ids" in batch and "attention_mask" not in batch
 
 
-def _scores(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> tuple[float, int, int, int]:
+def _scores(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Sum the loss over the supervised tokens; count these, the answers, and those that are not exact."""
-    inputs, labels = {**batch, "use_cache": False}, shift(batch["labels"])
-    del inputs["labels"]
+    labels = shift(batch["labels"])
     kept, supervised = _has_label(labels), labels != IGNORE_INDEX
-    fast = supports_logits_to_keep(model)
-    logits = model(**inputs, **({"logits_to_keep": kept} if fast else {})).logits
-    logits = (logits if fast else logits[:, kept])[supervised[:, kept]].float()
-    # An answer begins where the token before it has no label: none has in a row's last column, once shifted.
+    inputs = {name: values for name, values in batch.items() if name != "labels"}
+    logits = model(**inputs, logits_to_keep=kept, use_cache=False).logits[supervised[:, kept]].float()
+    # An answer begins where the label before it is none: none is in a row's last column, once shifted.
     begins = supervised & ~supervised.roll(1)
-    answer_of = begins.flatten().cumsum(0)[supervised.flatten()]
+    answer_of = begins.flatten().cumsum(dim=0)[supervised.flatten()]
     wrong = answer_of[logits.argmax(dim=-1) != labels[supervised]].unique()
     loss = cross_entropy(logits, labels[supervised], reduction="sum")
-    return loss.item(), len(answer_of), int(begins.sum()), len(wrong)
+    return torch.stack([loss, supervised.sum(), begins.sum(), torch.tensor(len(wrong)).to(loss)])
 
 
 def _has_label(labels: torch.Tensor) -> torch.Tensor:

@@ -56,4 +56,5 @@ def errors_in_one_line() -> Iterator[None]:
         sys.exit(130)
     except Exception as error:
         kind = "" if isinstance(error, ValueError | RuntimeError) else f"{type(error).__name__}: "
-        sys.exit(" ".join([f"{kind}{error}", *getattr(error, "__notes__", [])]))
+        *before, last = [f"{kind}{error}", *getattr(error, "__notes__", [])]
+        sys.exit(". ".join([*(said.rstrip(".") for said in before), last]))

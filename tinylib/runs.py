@@ -29,9 +29,9 @@ def claimed(folder: Path, model: PreTrainedModel, size: int, resume: bool, overw
     try:
         with FileLock(folder / ".lock", timeout=0):
             found = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - {RUN}
-            going_on = resume and any(name.startswith("checkpoint-") for name in found)
+            going_on = resume and bool(_checkpoints(folder))
             holds = "a finished training, and no checkpoint" if resume else "a training: --resume goes on"
-            if not (folder / RUN).is_file():
+            if _made_of(folder) is None:
                 holds, going_on = f"something else ({min(found, default='')})", False
             if found and not going_on and not overwrite:
                 raise ValueError(f"{folder} holds {holds}. Give another folder; {ANEW}.")
@@ -64,22 +64,37 @@ def begin(
     run["trained"] = Hasher.hash([(name, *w.shape) for name, w in weights.items() if w.requires_grad])
     run |= {name: value for name, value in settings.items() if not name.startswith(CHANGES_NOTHING)}
     run = json.loads(json.dumps(run, default=str))
-    if resume and (folder / RUN).is_file():
-        old = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    if resume and (old := _made_of(folder)):
         # The model's name is a path, which can be written in several ways: its weights are compared.
         differ = [name for name in old | run if old.get(name) != run.get(name) and name != "model"]
         if differ:
             said = "; ".join(f"{name}: {old.get(name)}, now {run.get(name)}" for name in differ)
             raise ValueError(f"{folder} is another run's ({said}), and cannot be resumed; {ANEW}.")
-    for checkpoint in [] if resume else folder.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
+    for checkpoint in [] if resume else _checkpoints(folder):
+        (Path.unlink if checkpoint.is_symlink() else shutil.rmtree)(checkpoint)
     (folder / RUN).write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+
+
+def _made_of(folder: Path) -> dict[str, Any] | None:
+    """Read what the run in ``folder`` is made of; a ValueError if a file of that name says something else."""
+    if not (folder / RUN).is_file():
+        return None
+    try:
+        run = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        return {"weights": run["weights"], **run}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder / RUN} is damaged, or no training's ({error!r:.80}): move it.") from error
+
+
+def _checkpoints(folder: str | Path) -> list[Path]:
+    """List the checkpoints in ``folder``, the newest first."""
+    found = [path for path in Path(folder).glob("checkpoint-*") if path.name[11:].isdecimal()]
+    return sorted(filter(Path.is_dir, found), key=lambda path: -int(path.name[11:]))
 
 
 def last_checkpoint(folder: str | Path) -> str | None:
     """Return the newest checkpoint in ``folder`` that is whole, if there is one; say which are not."""
-    found = [path for path in Path(folder).glob("checkpoint-*") if path.name[11:].isdecimal()]
-    for path in sorted(found, key=lambda path: -int(path.name[11:])):
+    for path in _checkpoints(folder):
         try:
             json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))  # is written last
             for file in list(path.glob("*.safetensors")) or [path / "model.safetensors"]:

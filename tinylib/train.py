@@ -5,11 +5,13 @@ ends, batches in which no sample sees another. ``python -m tinylib.train --help`
 """
 
 import argparse
+import inspect
 import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
 from tinylib import models, runs
-from tinylib.collate import PackedCollator, PaddedCollator
+from tinylib.collate import PackedCollator
 from tinylib.data import load_chats
 from tinylib.labels import TooLong, training_example
-from tinylib.packing import PackedTrainer, TokenMeanTrainer, attending_by_sample, supports_logits_to_keep
+from tinylib.packing import PackedTrainer, attending_by_sample
 from tinylib.quiet import errors_in_one_line, progress_bars
 
 DEFAULTS = {
@@ -64,12 +66,12 @@ def fine_tune(
         resume: Go on from the last whole checkpoint in ``folder``, which must be the same run's: same data,
             model, trained parts and settings. From the start if there is none.
         overwrite: Begin anew in ``folder``, whatever is there; another run's checkpoints are removed.
-        eval_chats: Held-out chats: their loss and share of exact answers, as `TokenMeanTrainer` measures them
+        eval_chats: Held-out chats: their loss and share of exact answers, as `PackedTrainer` measures them
             after each epoch or as ``eval_strategy`` says, are in the bar and in ``trainer_state.json``.
         max_length: The most tokens of a chat; default: the model's context. Later turns that do not fit are
             dropped, chats of which not even the first answer fits are left out, and it is said.
         collator: What makes a batch of examples. Default: `tinylib.collate.PackedCollator`, which changes the
-            speed, not the losses; `PaddedCollator` for a model that cannot leave out logits.
+            speed, not the losses.
         arguments: Of ``transformers.TrainingArguments``, over `DEFAULTS`.
 
     Returns:
@@ -80,12 +82,15 @@ def fine_tune(
             in 16 bits, a setting makes no sense, or ``folder`` is not for this run (`tinylib.runs`).
         FloatingPointError: The training has diverged. The weights are those before the step, and not saved.
     """
+    if not (isinstance(model, torch.nn.Module) and isinstance(tokenizer, PreTrainedTokenizerBase)):
+        raise ValueError(f"Give a model and its tokenizer, not {type(model)} and {type(tokenizer)}.")
     trained = _check_trainable(model)
-    evaluated = {} if eval_chats is None else {"eval_strategy": "epoch"}
-    arguments = {**DEFAULTS, **evaluated, **arguments}
+    arguments = DEFAULTS | {"eval_strategy": "no" if eval_chats is None else "epoch"} | arguments
     _check_settings(arguments | {"max_length": max_length})
     if len(tokenizer) > (known := model.get_input_embeddings().num_embeddings):
         raise ValueError(f"The tokenizer has {len(tokenizer)} tokens, the model {known}: it is another's.")
+    if resume and overwrite:
+        raise ValueError("resume goes on with what overwrite removes: ask for one of them.")
     if (resume and folder is None) or (folder is not None and not str(folder).strip()):
         raise ValueError("Give a folder to write to; to resume, that of the interrupted training.")
     max_length = max_length or model.config.max_position_embeddings
@@ -93,6 +98,8 @@ def fine_tune(
         # The Trainer wants a folder even if it saves nothing.
         output = Path(folder or stack.enter_context(tempfile.TemporaryDirectory())).expanduser()
         on_cpu = model.device.type == "cpu"
+        if on_cpu and arguments.get("fp16"):
+            raise ValueError("On a CPU there is no training in float16: leave out fp16, or try bf16=True.")
         settings = TrainingArguments(str(output), disable_tqdm=True, use_cpu=on_cpu, **arguments)
         if settings.n_gpu > 1:  # several take several processes; DataParallel would cut the one row up
             settings._n_gpu = 1
@@ -105,14 +112,14 @@ def fine_tune(
         output.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.TemporaryDirectory(prefix=".", dir=output, ignore_cleanup_errors=True)
         scratch = Path(stack.enter_context(scratch))
-        examples, held_out = prepare(tokenizer, chats, max_length, scratch), None
+        data = {"train_dataset": prepare(tokenizer, chats, max_length, scratch)}
         if eval_chats is not None:
-            held_out = prepare(tokenizer, eval_chats, max_length, scratch, "held-out chat")
-        trainer = _trainer(model, tokenizer.pad_token_id, examples, held_out, settings, collator)
+            data["eval_dataset"] = prepare(tokenizer, eval_chats, max_length, scratch, "held-out chat")
+        trainer = _trainer(model, tokenizer.pad_token_id, settings, collator, **data)
         stack.callback(lambda: trainer.pop_callback(_Watch).bar.close())
         if writes:
             more = {"max_length": max_length, "processes": settings.world_size}
-            runs.begin(output, model, examples, arguments | more, resume)
+            runs.begin(output, model, data["train_dataset"], arguments | more, resume)
         checkpoint = runs.last_checkpoint(output) if resume else None
         with progress_bars(False), attending_by_sample(model):
             trainer.train(resume_from_checkpoint=checkpoint)
@@ -128,27 +135,19 @@ def fine_tune(
 def _trainer(
     model: PreTrainedModel,
     pad_id: int,
-    examples: Dataset,
-    held_out: Dataset | None,
     settings: TrainingArguments,
     collator: Any,
+    **examples: Dataset | None,
 ) -> Trainer:
-    """Make the Trainer: one that scores labels only, where the model can."""
+    """Make the Trainer; unless a collator is given, it packs."""
     kept = dict(model.named_parameters())
     if tied := [name for name, _ in model.named_parameters(remove_duplicate=False) if name not in kept]:
         # No checkpoint holds them, since they are the embedding's: else the Trainer warns on resuming.
         model._keys_to_ignore_on_save = tied
-    fast = supports_logits_to_keep(model)
-    trainer = (PackedTrainer if fast else TokenMeanTrainer)(
-        model,
-        settings,
-        data_collator=collator or (PackedCollator if fast else PaddedCollator)(pad_id),
-        train_dataset=examples,
-        eval_dataset=held_out,
-        callbacks=[_Watch()],
-    )
+    collator = collator or PackedCollator(pad_id)
+    trainer = PackedTrainer(model, settings, data_collator=collator, callbacks=[_Watch()], **examples)
     trainer.remove_callback(PrinterCallback)
-    again = -len(examples) % (settings.train_batch_size * settings.world_size)
+    again = -len(trainer.train_dataset) % (settings.train_batch_size * settings.world_size)
     if settings.world_size > 1 and again and trainer.is_world_process_zero():
         print(f"The last step of an epoch repeats {again} chats, so that every process has as many.")
     return trainer
@@ -204,6 +203,8 @@ def add_adapters(model: PreTrainedModel, rank: int) -> torch.nn.Module:
 
     They are in float32, also beside weights in 16 bits.
     """
+    if rank < 1:
+        raise ValueError(f"The rank of adapters (--lora) must be at least 1, not {rank}.")
     from peft import LoraConfig, get_peft_model  # costs a second, and few need it
 
     settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -223,13 +224,24 @@ def _check_trainable(model: PreTrainedModel) -> int:
                 f"{name} is in {str(parameter.dtype)[6:]}, too coarse for the small steps of training. Load "
                 "the model with dtype=torch.float32; for speed on a GPU add bf16=True here."
             )
+    plain = getattr(model, "get_base_model", lambda: model)()  # of a model with LoRA
+    fits = (
+        "logits_to_keep" in inspect.signature(plain.forward).parameters and plain.loss_type == "ForCausalLM"
+    )
+    if not fits or getattr(plain.config, "output_router_logits", False):
+        raise ValueError("The model's loss is not plain cross-entropy, or it cannot leave out logits.")
     return sum(parameter.nbytes for parameter in trained.values())
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:
-    """Raise a ValueError for a number that makes no sense: 0, one below, infinity, NaN."""
-    whole = ("per_device_train_batch_size", "gradient_accumulation_steps", "max_length")
-    for name in (*whole, "save_steps", "logging_steps", "learning_rate", "num_train_epochs"):
+    """Raise a ValueError for a number that is text or makes no sense: 0, one below, infinity, NaN."""
+    usual = {"max_length": 1} | {field.name: field.default for field in fields(TrainingArguments)}
+    for name, value in settings.items():
+        if isinstance(value, str) and isinstance(usual.get(name), int | float):
+            raise ValueError(f"{name} must be a number, not {value!r}.")
+    sizes = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
+    whole = (*sizes, "max_length")
+    for name in (*whole, "save_steps", "logging_steps", "eval_steps", "learning_rate", "num_train_epochs"):
         value = settings.get(name)
         if value is not None and not (0 < value < float("inf") and not (name in whole and value % 1)):
             raise ValueError(f"{name} must be a {'whole ' * (name in whole)}number above 0, not {value!r}.")
@@ -254,6 +266,7 @@ class _Watch(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
         self.bar.update(state.global_step - self.bar.n)
+        control.should_log |= state.global_step == state.max_steps  # also what fills no logging_steps
         last = control.should_save or state.global_step == state.max_steps
         if last and (name := models.not_finite(model)):  # before it is saved
             self._end(name, state.global_step, args, state)
@@ -299,6 +312,10 @@ def main() -> None:
     own = ("data", "eval_data", "output", "model", "last_layers", "lora")
     settings = {k: v for k, v in vars(args).items() if v is not None and k not in own}
     with errors_in_one_line():
+        output = Path(args.output).expanduser()
+        for data in filter(None, (args.data, args.eval_data)):
+            if args.overwrite and output.resolve() in Path(data).expanduser().resolve().parents:
+                raise ValueError(f"{data} lies in {output}, and --overwrite might remove it: move it.")
         half = models.best_dtype(torch.device(models.best_device()))
         chats = load_chats(args.data)
         if args.eval_data is not None:
@@ -314,7 +331,7 @@ def main() -> None:
         losses = fine_tune(model, tokenizer, chats, args.output, **settings)
         if int(os.environ.get("RANK", 0)) == 0:  # one process speaks for all
             if args.lora is not None:
-                models.save(model.merge_and_unload(), tokenizer, Path(args.output).expanduser() / "merged")
+                models.save(model.merge_and_unload(), tokenizer, output / "merged")
             print(f"{len(losses)} steps, loss {losses[0]:.3f} to {losses[-1]:.3f}; saved in {args.output}")
 
 

@@ -206,7 +206,9 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
             "num_train_epochs": (0, -1, NAN, INF),
             "learning_rate": (0, -1e-4, NAN, INF),
             "per_device_train_batch_size": (0, -8, 2.5),
+            "per_device_eval_batch_size": (0, -1),
             "gradient_accumulation_steps": (0, 1.5),
+            "eval_steps": (0,),
             "max_length": (0, -5, 0.5),
             "save_steps": (0,),
             "logging_steps": (0,),
@@ -214,6 +216,12 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
         for value in values
     },
     "max_length 1": ({"max_length": 1}, "no chat to train on"),
+    **{
+        f"{name} that is text": ({name: "2"}, f"{name} must be a number, not '2'")
+        for name in ("learning_rate", "num_train_epochs", "max_length", "weight_decay", "seed", "max_steps")
+    },
+    "float16 on a CPU": ({"fp16": True}, "On a CPU there is no training in float16"),
+    "resume and overwrite": ({"folder": "x", "resume": True, "overwrite": True}, "ask for one of them"),
     "resume without a folder": ({"resume": True}, "Give a folder"),
     "a folder without a name": ({"folder": ""}, "Give a folder"),
     "a folder of spaces": ({"folder": " "}, "Give a folder"),
@@ -226,7 +234,7 @@ COMMANDS: dict[str, tuple[list[str], int | str, str]] = {
     "--batch-size 0": (["--batch-size", "0"], 1, "per_device_train_batch_size must be"),
     "--batch-size 1.5": (["--batch-size", "1.5"], 2, "invalid int value"),
     "--learning-rate inf": (["--learning-rate", "inf"], 1, "learning_rate must be"),
-    "--lora 0": (["--lora", "0"], 1, "positive integer"),
+    "--lora 0": (["--lora", "0"], 1, r"rank of adapters \(--lora\) must be at least 1, not 0"),
     "--last-layers 0": (["--last-layers", "0"], 1, "count must be 1 to 4"),
     "--last-layers 5": (["--last-layers", "5"], 1, "count must be 1 to 4"),
     "--lora and --last-layers": (["--lora", "4", "--last-layers", "1"], 2, "not allowed with"),
@@ -239,6 +247,7 @@ COMMANDS: dict[str, tuple[list[str], int | str, str]] = {
     "--output below a file": (["--output", "FILE/x"], 1, "NotADirectoryError: .*a.jsonl"),
     "--output is the model's": (["--output", "MODEL"], 1, "The model comes from"),
     "--output is the data's folder": (["--output", "FOLDER"], 1, r"holds something else \(a.jsonl\)"),
+    "--eval-data is no file": (["--eval-data", "no.jsonl"], 1, "There is no file no.jsonl"),
     "--data ''": (["--data", ""], 1, "could not be read"),
     "--data is a URL": (["--data", "http://127.0.0.1:9/chats"], 1, "could not be read"),
     "--data ~": (["--data", "~/no-such-file.jsonl"], 1, "No such file or directory: '/"),

@@ -318,7 +318,7 @@ def test_ctrl_c_says_how_to_go_on(
 
 def test_an_unknown_device_is_named(tinyllama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINYLIB_DEVICE", "nope")
-    with pytest.raises(RuntimeError, match="nope"):
+    with pytest.raises(RuntimeError, match="TINYLIB_DEVICE is 'nope', which does not work here"):
         models.load(tinyllama_folder)
 
 
@@ -334,3 +334,69 @@ def test_weight_0_is_read_and_not_learned(tinyllama: Loaded) -> None:
     assert "Paris." in learned
     assert "Bananas" not in learned
     assert "Bananas." in tinyllama[1].decode(row["input_ids"])
+
+
+def test_model_and_tokenizer_in_the_other_order(tinyllama: Loaded) -> None:
+    with pytest.raises(ValueError, match=r"Give a model and its tokenizer, not .*Tokenizer.* and .*Llama"):
+        fine_tune(*reversed(tinyllama), TRAINED)
+
+
+@pytest.mark.parametrize("content", ['{"mine": 1}', "[1, 2]", '{"weights": "ab', "", "7"])
+@pytest.mark.parametrize(
+    "asked", [{}, {"overwrite": True}, {"resume": True}], ids=["unasked", "over", "resume"]
+)
+def test_a_training_json_that_is_no_trainings_is_named_and_kept(
+    tinyllama: Loaded, tmp_path: Path, content: str, asked: dict[str, bool]
+) -> None:
+    (tmp_path / "training.json").write_text(content)
+    with pytest.raises(ValueError, match=r"training\.json is damaged, or no training's"):
+        fine_tune(*tinyllama, TRAINED, tmp_path, **asked)
+    assert (tmp_path / "training.json").read_text() == content
+
+
+def test_overwriting_leaves_alone_what_is_no_checkpoint_of_its_own(
+    fresh: Callable[[], Loaded], tmp_path: Path
+) -> None:
+    folder, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    fine_tune(*fresh(), TRAINED, folder, **SAVING)
+    shutil.move(folder / "checkpoint-1", elsewhere)
+    (folder / "checkpoint-1").symlink_to(elsewhere, target_is_directory=True)
+    (folder / "checkpoint-notes.txt").write_text("mine")
+    fine_tune(*fresh(), TRAINED, folder, overwrite=True, max_steps=1)
+    assert sorted(folder.glob("checkpoint-*")) == [folder / "checkpoint-notes.txt"]
+    assert (elsewhere / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("option", ["--data", "--eval-data"])
+def test_data_that_overwriting_would_remove_are_kept(
+    command_line: Callable[..., None], tmp_path: Path, option: str
+) -> None:
+    data = tmp_path / "out" / "checkpoint-3" / "chats.jsonl"
+    data.parent.mkdir(parents=True)
+    data.write_bytes(lines(*TRAINED))
+    with pytest.raises(SystemExit) as ended:
+        command_line(option, data, "--overwrite")
+    assert re.search("chats.jsonl lies in .*out, and --overwrite might remove it", str(ended.value.code))
+    assert data.is_file()
+
+
+@pytest.fixture
+def command_line(
+    tinyllama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    """Run ``python -m tinylib.train`` into the folder ``out``."""
+    (tmp_path / "chats.jsonl").write_bytes(lines(*TRAINED))
+
+    def run(*more: Any) -> None:
+        given = [
+            "--data",
+            tmp_path / "chats.jsonl",
+            "--output",
+            tmp_path / "out",
+            "--model",
+            tinyllama_folder,
+        ]
+        monkeypatch.setattr(sys, "argv", ["train", *map(str, [*given, *more])])
+        train.main()
+
+    return run

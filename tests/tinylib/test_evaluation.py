@@ -11,12 +11,12 @@ import torch
 from training_data import CHATS, PAD
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
-from tinylib import models, packing
+from tinylib import models
 from tinylib.chat import chat_turns
 from tinylib.collate import PackedCollator, PaddedCollator
 from tinylib.generate import generate_alone
 from tinylib.labels import IGNORE_INDEX
-from tinylib.packing import PackedTrainer, TokenMeanTrainer, attending_by_sample
+from tinylib.packing import PackedTrainer, attending_by_sample
 from tinylib.train import fine_tune, prepare
 
 TURNS = [
@@ -58,39 +58,30 @@ def one_by_one(memorized: Loaded) -> dict[str, float]:
 
 
 @pytest.fixture
-def trainer_of(memorized: Loaded, tmp_path: Path) -> Callable[..., TokenMeanTrainer]:
-    def make(kind: type, collate: Any, **arguments: Any) -> TokenMeanTrainer:
+def trainer_of(memorized: Loaded, tmp_path: Path) -> Callable[..., PackedTrainer]:
+    def make(collate: Any, **arguments: Any) -> PackedTrainer:
         settings = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", **arguments)
         examples = prepare(memorized[1], HELD_OUT)
-        return kind(memorized[0], settings, data_collator=collate, eval_dataset=examples)
+        return PackedTrainer(memorized[0], settings, data_collator=collate, eval_dataset=examples)
 
     return make
 
 
 @pytest.mark.parametrize("collate", [PaddedCollator(PAD), PackedCollator(PAD, 90)], ids=["padded", "packed"])
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
-@pytest.mark.parametrize("kind", [PackedTrainer, TokenMeanTrainer])
 def test_it_hangs_neither_on_batches_nor_on_the_collator(
-    trainer_of: Callable[..., TokenMeanTrainer], one_by_one: dict, kind: type, batch_size: int, collate: Any
+    trainer_of: Callable[..., PackedTrainer], one_by_one: dict, batch_size: int, collate: Any
 ) -> None:
     # Label smoothing belongs to training.
-    trainer = trainer_of(kind, collate, per_device_eval_batch_size=batch_size, label_smoothing_factor=0.1)
+    trainer = trainer_of(collate, per_device_eval_batch_size=batch_size, label_smoothing_factor=0.1)
     with attending_by_sample(trainer.model):
         found = trainer.evaluate()
     assert {name: found[name] for name in one_by_one} == pytest.approx(one_by_one, abs=1e-5)
 
 
-def test_a_model_that_scores_every_position_is_measured_alike(
-    trainer_of: Callable[..., TokenMeanTrainer], one_by_one: dict, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(packing, "supports_logits_to_keep", lambda model: False)
-    found = trainer_of(TokenMeanTrainer, PaddedCollator(PAD)).evaluate()
-    assert {name: found[name] for name in one_by_one} == pytest.approx(one_by_one, abs=1e-5)
-
-
 @pytest.mark.parametrize("processes", [2, 3, 11])
 def test_several_processes_measure_each_example_once(
-    trainer_of: Callable[..., TokenMeanTrainer],
+    trainer_of: Callable[..., PackedTrainer],
     one_by_one: dict,
     monkeypatch: pytest.MonkeyPatch,
     processes: int,
@@ -99,7 +90,7 @@ def test_several_processes_measure_each_example_once(
     sums: list[torch.Tensor] = []
     for process in range(processes):
         monkeypatch.setattr(TrainingArguments, "process_index", process)
-        trainer = trainer_of(PackedTrainer, PackedCollator(PAD), per_device_eval_batch_size=2)
+        trainer = trainer_of(PackedCollator(PAD), per_device_eval_batch_size=2)
         # The last process gets the sum of all, as each does in a real reduction.
         trainer.accelerator.reduce = lambda own: sums.append(own) or sum(sums)
         found = trainer.evaluate()

@@ -121,6 +121,12 @@ def test_bad_prompts_are_refused_clearly(tinyllama: tuple, prompts: list[str], m
         g.answer(*tinyllama, prompts)
 
 
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_of_nothing_is_refused(tinyllama: tuple, batch_size: int) -> None:
+    with pytest.raises(ValueError, match=f"batch_size must be at least 1, not {batch_size}"):
+        g.answer(*tinyllama, ["Hi!"], batch_size=batch_size)
+
+
 def test_rows_that_do_not_fit_are_refused_before_any_is_generated(tinyllama: tuple) -> None:
     model, tokenizer = tinyllama
     fits, too_long = [5] * 2040, [5] * 2041

@@ -80,6 +80,18 @@ def test_ragged_micro_batches_give_the_loss_of_one_batch(fresh: Loaded, tinyllam
     assert in_parts == pytest.approx(at_once, abs=2e-4)
 
 
+@pytest.mark.parametrize("every", [2, 3, 100])
+def test_the_last_steps_are_in_the_losses_whatever_logging_steps(
+    fresh: Loaded, tinyllama_folder: Path, every: int
+) -> None:
+    each = fine_tune(*fresh, CHATS, per_device_train_batch_size=4)
+    means = fine_tune(
+        *models.load(tinyllama_folder), CHATS, per_device_train_batch_size=4, logging_steps=every
+    )
+    groups = [each[i : i + every] for i in range(0, len(each), every)]
+    assert means == pytest.approx([sum(group) / len(group) for group in groups], abs=2e-4)
+
+
 def test_the_same_seed_gives_the_same_training(fresh: Loaded, tinyllama_folder: Path) -> None:
     model, tokenizer = fresh
     first = fine_tune(model, tokenizer, CHATS, seed=3)
