@@ -14,7 +14,7 @@ JOBS ?= 2
 # takes 4 s instead of 10, and the tests start it in some hundred processes.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: model run lab book pdf test test-starting test-portable notebooks states bench gpu frameworks publish stick clean
+.PHONY: model run lab book pdf words test test-starting test-words test-portable notebooks states bench gpu frameworks publish stick clean
 
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'The course needs Python 3.11 or newer; this is ' + sys.version.split()[0] + '. Try: make PYTHON=python3.12 ...')"
@@ -48,6 +48,12 @@ pdf: $(READY)
 	@"$(CHROMIUM)" --headless --no-sandbox --no-pdf-header-footer --print-to-pdf=build/book.pdf build/pdf/index.html 2>/dev/null
 	@echo "open build/book.pdf"
 
+# The model beside the book, whose pages can then load it, and the book at an address of this machine.
+words: book
+	@$(BIN)/python tools/words.py
+	@echo "open http://127.0.0.1:8000 (Ctrl+C ends it)"
+	@$(BIN)/python -m http.server --directory build/book --bind 127.0.0.1 8000
+
 # The stored outputs are those of the shipped model on a CPU.
 test test-starting test-portable notebooks states bench frameworks: export TINYLIB_MODEL =
 test test-starting test-portable notebooks states bench frameworks: export TINYLIB_DEVICE = cpu
@@ -62,6 +68,10 @@ test: model
 # From empty environments, three times: on Colab, on Binder, and from a stick without network.
 test-starting: model
 	$(BIN)/python -m pytest -m starting tests/tools/test_starting.py
+
+# The model in a page of the book, in a real browser: fetches it and the program that runs it, by pip and npm.
+test-words: $(READY)
+	$(BIN)/python -m pytest -m words tests/book/test_words.py
 
 # The same outputs with all threads, with one, and with the plainest kernels that torch, oneDNN and MKL have.
 test-portable: model

@@ -48,7 +48,12 @@ myst_substitutions = {
 }
 
 html_theme = "sphinx_book_theme"
-html_context = {"default_mode": "auto"}  # light or dark as the machine has it, until somebody presses
+html_context = {
+    "default_mode": "auto",  # light or dark as the machine has it, until somebody presses
+    # From where a page loads the model, if somebody presses there: a folder of the site, into which
+    # tools/words.py puts it, or an https address whose server lets other sites read it (CORS).
+    "words": "words",
+}
 html_theme_options = {
     "show_toc_level": 2,
     "use_download_button": False,

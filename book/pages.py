@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 import publish
 import states
+import words
 from docutils import nodes
 from lessons import LESSONS, ROOT
 from sphinx.application import Sphinx
@@ -128,6 +129,10 @@ def complete(app: Sphinx, page: str, template: str, context: dict[str, Any], doc
         context["report"] = f"{repository}/issues/new?{urlencode(told)}"
     if '<div class="slider">' in body:
         scripts = ["unpack.js", "states.js", "slider.js"]
+        app.add_css_file("words.css")
+        # Before the slider, which tells it when it is built.
+        told = {"data-from": context["words"], "data-files": json.dumps(words.FILES)}
+        app.add_js_file("words.js", loading_method="defer", **told)
     elif page == "search":
         scripts = ["unpack.js", "sections.js", "excerpts.js"]
     else:

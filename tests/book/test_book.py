@@ -466,6 +466,14 @@ def test_the_slider_answers_to_keys_and_touch(book: Site, page: Any) -> None:
                 assert slider.locator(".next li").count() == 5
 
 
+def test_from_a_disk_the_model_cannot_be_loaded_and_the_page_says_so(book: Site, page: Any) -> None:
+    for name in ("index.html", page_of(LESSONS[1]), page_of(LESSONS[2])):
+        page.goto((book.folder / name).as_uri())
+        own = page.get_by_role("region", name="Your own words")
+        assert own.get_by_role("button", name="Load the model (98 MB + 10 MB, once)").is_disabled()
+        assert "this page was opened from a disk" in own.get_by_role("status").inner_text()
+
+
 def test_a_guess_is_answered_and_remembered_until_one_forgets(book: Site, page: Any) -> None:
     page.goto((book.folder / page_of(LESSONS[1])).as_uri())
     why = page.get_by_role("button", name="c) The tokens that fill a row up")
