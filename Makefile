@@ -82,9 +82,10 @@ test-portable: model
 notebooks: model
 	@$(BIN)/python tools/execute.py store
 
-# What the pages' slider shows, and README's moving picture. Only what is missing is asked.
+# What the pages' slider and switches show, and README's moving picture. Of the slider only what is missing is asked.
 states: model
 	@$(BIN)/python tools/states.py
+	@$(BIN)/python tools/combinations.py
 	@$(BIN)/python tools/hero.py
 
 bench: model

@@ -1,4 +1,4 @@
-"""What the pages have beside their text: hero, slider, names of cells, head, and a light theme."""
+"""What the pages have beside their text: hero, slider, switches, names of cells, head, and a light theme."""
 
 import base64
 import gzip
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import combinations
 import publish
 import states
 import words
@@ -25,6 +26,21 @@ def slider(to_the_book: str = "") -> str:
         r"!\[(.+?)\]\(book/(pictures/hero.svg)\)", (ROOT / "README.md").read_text(encoding="utf-8")
     )
     return f'<div class="slider">\n\n![{picture[1]}]({to_the_book}{picture[2]})\n\n</div>'
+
+
+def shifts() -> str:
+    """Return the switches for the labels as Markdown: a still table, in whose place the script puts them."""
+    found = combinations.stored()
+    heads = ("data + loss", "3, 4, 5 →", "loss of counting", f"{found['asked']} →", "loss of the real model")
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for each in found["combinations"].values():
+        counting, real = each["counting"], each["real"]
+        counted, learned = (f"{run['losses'][0]:.1f} to {run['losses'][-1]:.2f}" for run in (counting, real))
+        says = ", ".join(map(str, counting["says"]))
+        row = f"{each['data']} + {each['loss']} | {says} | {counted} | `{real['says']}` | {learned}"
+        lines.append(f"| {row} |")
+    table = "\n".join(lines)
+    return f'<div class="slider shifts">\n\n{table}\n\n</div>'
 
 
 def cards(repository: str, tag: str) -> str:
@@ -77,6 +93,7 @@ def finish(app: Sphinx, error: Exception | None) -> None:
     if not error:
         static = Path(app.outdir) / "_static"
         write_packed(static / "states.js", "STATES", list(states.stored().values()))
+        write_packed(static / "combinations.js", "COMBINATIONS", combinations.stored())
         write_packed(static / "sections.js", "SECTIONS", sections(app))
         shutil.copyfile(ROOT / "book" / "pictures" / "readme-figure.png", static / "card.png")
         drop_icons(static / "styles" / "pydata-sphinx-theme.css")
@@ -133,6 +150,8 @@ def complete(app: Sphinx, page: str, template: str, context: dict[str, Any], doc
         # Before the slider, which tells it when it is built.
         told = {"data-from": context["words"], "data-files": json.dumps(words.FILES)}
         app.add_js_file("words.js", loading_method="defer", **told)
+    elif '<div class="slider shifts">' in body:
+        scripts = ["unpack.js", "combinations.js", "shifts.js"]
     elif page == "search":
         scripts = ["unpack.js", "sections.js", "excerpts.js"]
     else:

@@ -21,8 +21,16 @@ BOOK = ROOT / "book"
 COPIES = BOOK / NOTEBOOKS.name
 """The lessons' copies have the notebooks' own paths, so that a link to a notebook holds in both places."""
 TO_THE_REPOSITORY = re.compile(r"\[([^]]+)\]\(\.\./([^)]+)\)")
-SLIDERS = {"01_garbled_output": "cell-30", "02_fix_with_masks": "cell-58"}
-"""The lessons in which the page has the slider, each after the cell with this id."""
+SWITCHES = f"""Switch them yourself, and see what each position is asked for, what a model trained so says, and
+its losses. (They are stored from these trainings of the course's own model; the page trains nothing.)
+
+{pages.shifts()}"""
+TO_TOUCH = {
+    ("01_garbled_output", "cell-30"): ("everyone else's answers turn to garbage.", pages.slider("../")),
+    ("02_fix_with_masks", "cell-58"): ("5 pads on the left, and no mask.", pages.slider("../")),
+    ("03_label_misalignment", "cell-38"): ("Only mixing them is wrong.", SWITCHES),
+}
+"""What a page has beside its lesson's text, by lesson and cell, with the words that it stands behind."""
 REASONS = "<details><summary>Reasons</summary>"
 """Where a question's options have their reasons folded, the page lets them be pressed."""
 MISCONCEPTION = re.compile(r'^- \*"(.+?)"\* (.+)$', flags=re.MULTILINE)
@@ -45,8 +53,9 @@ def copy_lessons(outputs: Path, repository: str, tag: str) -> None:
             if cell.cell_type == "markdown":
                 link = rf"[\1]({repository}/blob/{tag}/\2)" if repository else r"\1"
                 cell.source = TO_THE_REPOSITORY.sub(link, cell.source)
-                if cell.id == SLIDERS.get(path.stem):
-                    cell.source += f"\n\n{pages.slider('../')}"
+                if added := TO_TOUCH.get((path.stem, cell.id)):
+                    words, what = added
+                    cell.source = cell.source.replace(words, f"{words}\n\n{what}")
                 continue
             cell.outputs = [output for output in cell.outputs if not is_progress_bar(output)]
             for output in cell.outputs:

@@ -10,13 +10,6 @@ function keyOf(prompt, pads, mask, side) {
   return [prompt, mask ? 1 : pads, mask, side].join("\t")
 }
 
-function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag)
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value)
-  made.append(...children)
-  return made
-}
-
 function build(box, states) {
   const byKey = new Map(states.map(each => [[each.prompt, each.pads, each.mask, each.side].join("\t"), each]))
   const prompts = [...new Set(states.map(each => each.prompt))]

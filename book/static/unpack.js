@@ -1,5 +1,13 @@
-// What the build has packed (pages.py), as a value.
+// What the scripts of more than one page need: an element with what is in it, and what the build has packed
+// (pages.py), as a value.
 "use strict"
+
+function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag)
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value)
+  made.append(...children)
+  return made
+}
 
 async function unpack(text) {
   const bytes = Uint8Array.from(atob(text), letter => letter.charCodeAt(0))

@@ -474,6 +474,27 @@ def test_from_a_disk_the_model_cannot_be_loaded_and_the_page_says_so(book: Site,
         assert "this page was opened from a disk" in own.get_by_role("status").inner_text()
 
 
+def test_the_switches_answer_to_keys_and_touch(book: Site, page: Any) -> None:
+    page.goto((book.folder / page_of(LESSONS[3])).as_uri())
+    switches = page.locator(".shifts")
+    data, loss = switches.get_by_role("switch").all()
+    told, arrows = switches.get_by_role("status"), switches.locator(".arrows")
+    assert told.inner_text().startswith("0 + 0 = 0, never shifted")
+    data.focus()
+    page.keyboard.press("Space")
+    assert told.inner_text().startswith("1 + 0 = 1, right")
+    assert '{"action": "weather"' in switches.inner_text()
+    assert 'Asked for: position 1, which reads ⏎, for {"' in arrows.get_attribute("aria-label")
+    loss.tap()
+    assert told.inner_text().startswith("1 + 1 = 2, shifted twice")
+    assert "7, 9, 11, 13 ✗" in switches.inner_text()
+    assert 'action "action' in switches.inner_text()
+    assert "15.6 to" in switches.inner_text()
+    assert 'Asked for: position 0, which reads istant, for {"' in arrows.get_attribute("aria-label")
+    data.tap()
+    assert told.inner_text().startswith("0 + 1 = 1, right")
+
+
 def test_a_guess_is_answered_and_remembered_until_one_forgets(book: Site, page: Any) -> None:
     page.goto((book.folder / page_of(LESSONS[1])).as_uri())
     why = page.get_by_role("button", name="c) The tokens that fill a row up")
@@ -501,4 +522,9 @@ def test_without_scripts_a_picture_stands_there_and_reasons_are_folded(book: Sit
     page.goto((book.folder / page_of(LESSONS[1])).as_uri())
     assert page.locator(".slider img").is_visible()
     assert page.locator("summary", has_text="Reasons").first.is_visible()
+    page.goto((book.folder / page_of(LESSONS[3])).as_uri())
+    still = page.locator(".shifts").inner_text()
+    assert all(
+        said in still for said in ("7, 9, 11, 13", "5, 5, 5, 5", "15.6 to", "14.4 to", 'action "action')
+    )
     page.close()
