@@ -247,7 +247,7 @@ COMMANDS: dict[str, tuple[list[str], int | str, str]] = {
     "--output below a file": (["--output", "FILE/x"], 1, "NotADirectoryError: .*a.jsonl"),
     "--output is the model's": (["--output", "MODEL"], 1, "The model comes from"),
     "--output is the data's folder": (["--output", "FOLDER"], 1, r"holds something else \(a.jsonl\)"),
-    "--eval-data is no file": (["--eval-data", "no.jsonl"], 1, "There is no file no.jsonl"),
+    "--eval-data is no file": (["--eval-data", "no.jsonl"], 1, "No such file or directory: 'no.jsonl'"),
     "--data ''": (["--data", ""], 1, "could not be read"),
     "--data is a URL": (["--data", "http://127.0.0.1:9/chats"], 1, "could not be read"),
     "--data ~": (["--data", "~/no-such-file.jsonl"], 1, "No such file or directory: '/"),
