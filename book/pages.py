@@ -82,10 +82,23 @@ def sections(app: Sphinx) -> list[list[str]]:
     return found
 
 
-def drop_icons(style: Path) -> None:
-    """Take two thousand icons of a font that no page loads out of the theme's style sheet."""
-    rules = style.read_text(encoding="utf-8")
-    style.write_text(re.sub(r'(\.fa-[\w-]+,?)+\{--fa:"[^"]*"\}', "", rules), encoding="utf-8")
+def drop_unused(outdir: Path) -> None:
+    """Take out of the theme's styles what is for classes that no page and no script names: three fifths.
+
+    A selector with brackets stays: what is in them may be meant as *not* or as *one of these*.
+    """
+    texts = [path.read_text(encoding="utf-8") for kind in ("*.html", "*.js") for path in outdir.rglob(kind)]
+    named = {word for text in texts for word in re.findall(r"[\w-]+", text)}
+
+    def used(rule: re.Match[str]) -> str:
+        selectors = re.split(r",(?![^(]*\))", rule[1])
+        classes = [re.findall(r"\.([a-z_][\w-]*)", re.sub(r"(?s)/\*.*?\*/", "", each)) for each in selectors]
+        kept = [each for each, of in zip(selectors, classes) if "(" in each or named.issuperset(of)]
+        return f"{','.join(kept)}{{{rule[2]}}}" if kept else ""
+
+    for sheet in (outdir / "_static" / "styles").glob("*.css"):
+        rules = sheet.read_text(encoding="utf-8")
+        sheet.write_text(re.sub(r"([^{}]+)\{([^{}]*)\}", used, rules), encoding="utf-8")
 
 
 def finish(app: Sphinx, error: Exception | None) -> None:
@@ -96,7 +109,7 @@ def finish(app: Sphinx, error: Exception | None) -> None:
         write_packed(static / "combinations.js", "COMBINATIONS", combinations.stored())
         write_packed(static / "sections.js", "SECTIONS", sections(app))
         shutil.copyfile(ROOT / "book" / "pictures" / "readme-figure.png", static / "card.png")
-        drop_icons(static / "styles" / "pydata-sphinx-theme.css")
+        drop_unused(Path(app.outdir))
 
 
 def name_cells(body: str) -> str:
@@ -109,7 +122,8 @@ def name_cells(body: str) -> str:
         turn = itertools.cycle(names)
         return re.sub(r"<td\b", lambda _: f'<td data-column="{next(turn)}"', table[0])
 
-    return re.sub(r"(?s)<table\b.*?</table>", named, body)
+    body = re.sub(r"(?s)<table\b.*?</table>", named, body)
+    return body.replace('<th class="head"><p></p></th>', "<td></td>")  # a corner without a word is no heading
 
 
 def plain(html: str) -> str:
@@ -132,6 +146,7 @@ def complete(app: Sphinx, page: str, template: str, context: dict[str, Any], doc
     body = context["body"] = body.replace(
         f"{grid}>", f'{grid} tabindex="0" role="group" aria-label="Token grid">'
     )
+    body = context["body"] = body.replace("<img ", '<img loading="lazy" ')
     context["about"] = description(body)
     context["repository"] = repository
     if repository:
