@@ -64,12 +64,13 @@ class PackedCollator:
     def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         """Make ``input_ids``, ``position_ids`` and ``labels``, int64 ``(rows, seq)``; see `check_examples`.
 
-        ``seq`` is at most ``max_length``, unless one example alone is longer. What is left of a row is filled
+        ``seq`` is at most ``max_length``, or the length of a longer example. What is left of a row is filled
         with pads, as if they were one more sample.
         """
         check_examples(examples, first_label=1)
         lengths = [len(example["input_ids"]) for example in examples]
-        rows = best_fit_decreasing(lengths, self.max_length)
+        # One that is longer makes all rows as long as itself: then they can as well be filled.
+        rows = best_fit_decreasing(lengths, max(self.max_length, *lengths))
         filled = [sum(lengths[i] for i in row) for row in rows]
         columns: dict[str, list[list[int]]] = {"input_ids": [], "position_ids": [], "labels": []}
         for row, tokens in zip(rows, filled):

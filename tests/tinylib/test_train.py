@@ -264,7 +264,7 @@ def test_help_is_readable_and_mistakes_are_one_line(
     shown = capsys.readouterr().out
     for option in ("--data", "--output", "--resume", "--lora", "--last-layers", "--save-steps"):
         assert option in shown
-    with pytest.raises(SystemExit, match=r"There is no file .*no\.jsonl"):
+    with pytest.raises(SystemExit, match=r"No such file .*no\.jsonl"):
         command(data=tmp_path / "no.jsonl")
     assert not (tmp_path / "out").exists()
 
