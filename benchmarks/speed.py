@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
@@ -23,8 +24,17 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import (
+    AutoTokenizer,
+    DataCollatorForSeq2Seq,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainingArguments,
+)
 
 from tinylib import models
 from tinylib.chat import prompt_rows
@@ -50,13 +60,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python benchmarks/speed.py", description=__doc__.split("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=3, help="how often each contender runs (default: 3)")
     parser.add_argument("--profile", action="store_true", help="only: where a training step's time goes")
+    parser.add_argument("--growth", action="store_true", help="only: how chats are prepared, few and many")
     parser.add_argument("--run", nargs="+", help=argparse.SUPPRESS)  # what a process of ours does
     args = parser.parse_args()
     if args.run:
-        run = {"train": train, "generate": generate, "work": work}[args.run[0]]
+        run = {"train": train, "generate": generate, "work": work, "growth": growth}[args.run[0]]
         print(json.dumps(run(*args.run[1:])))
     elif args.profile:
-        print(profile())
+        print(f"{profile()}\n{products_line()}")
+    elif args.growth:
+        print("\n".join(growth_table()))
     else:
         report(args.rounds)
 
@@ -347,6 +360,94 @@ def peak() -> float:
         torch.mm(a, b)
         seconds.append(time.perf_counter() - begin)
     return 2 * 2048**3 / min(seconds) / 1e9
+
+
+def growth_table() -> list[str]:
+    """Prepare 1,000 to 100,000 chats with ours and with TRL; other programs change CPU seconds less."""
+    lines = ["| chats | | chats/s | CPU ms a chat | peak memory |", "|---|---|---|---|---|"]
+    for count in (1_000, 10_000, 100_000):
+        for who in ("tinylib", "SFTTrainer"):
+            run = in_a_process("growth", who, str(count))
+            lines.append(
+                f"| {count:,} | {who} | {count / run['seconds']:.0f} | {run['cpu'] / count * 1000:.2f} | "
+                f"{run['gigabytes']:.2f} GB |"
+            )
+    return lines
+
+
+def growth(who: str, count: str) -> dict[str, float]:
+    """Prepare so many chats, each another, as a trainer does before its first step."""
+    tokenizer = AutoTokenizer.from_pretrained(models.resolve("smollm2"))
+    source = cycle(load_chats()["messages"])
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "chats.jsonl")
+        with file.open("w", encoding="utf-8") as written:
+            for i, (*before, question, answer) in zip(range(int(count)), source):
+                asked = {**question, "content": f"{question['content']} ({i})"}
+                row = {"prompt": [*before, asked], "completion": [answer]}
+                written.write(json.dumps(row) + "\n")
+        chats = load_chats(str(file))
+        begin, cpu = time.perf_counter(), cpu_seconds()
+        if who == "tinylib":
+            prepare(tokenizer, chats, 2048, Path(folder))
+        else:
+            from trl import SFTConfig, SFTTrainer
+
+            few = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+            model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **few))
+            settings = SFTConfig(folder, use_cpu=True, bf16=False, report_to="none", max_length=None)
+            SFTTrainer(model, settings, train_dataset=chats, processing_class=tokenizer)
+        return {
+            "seconds": time.perf_counter() - begin,
+            "cpu": cpu_seconds() - cpu,
+            "gigabytes": peak_memory(),
+        }
+
+
+def cpu_seconds() -> float:
+    """Return the CPU seconds of this process and of those that it has started and that are done."""
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in spent)
+
+
+class Products(TorchDispatchMode):
+    """Note the matrix products of what is called within: how often which shapes are multiplied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count: Counter = Counter()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+        """Call it, and note it if it multiplies two matrices (attention's own are within one operation)."""
+        if function in (torch.ops.aten.mm.default, torch.ops.aten.bmm.default):
+            self.count[function, *((tuple(a.shape), a.stride()) for a in args)] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def products_line() -> str:
+    """Time a step beside its own matrix products alone, in the same shapes: the best of five, in turn."""
+    step = one_step()
+    step()
+    with Products() as products:
+        step()
+    alone = [
+        (function, [torch.empty_strided(*shape).normal_() for shape in shapes], times)
+        for (function, *shapes), times in products.count.items()
+    ]
+    steps, multiplied = [], [[] for _ in alone]
+    for _ in range(5):
+        begin = time.process_time()
+        step()
+        steps.append(time.process_time() - begin)
+        for seconds, (function, matrices, _) in zip(multiplied, alone):
+            begin = time.process_time()
+            function(*matrices)
+            seconds.append(time.process_time() - begin)
+    own = sum(min(seconds) * times for seconds, (*_, times) in zip(multiplied, alone))
+    return (
+        f"Loss and gradients of a step take {min(steps):.2f} CPU seconds, its own matrix products alone "
+        f"{own:.2f}: {min(steps) / own:.2f} times as much."
+    )
 
 
 def profile() -> str:
