@@ -91,6 +91,7 @@ def report(rounds: int) -> None:
     if "bfloat16" in results:
         print(f"\n{bfloat16_line(results['bfloat16'])}")
     print(f"\nAnswering\n\n{answer_line(results['answers'])}\n\n{work_line(results['work'])}")
+    print("\n".join(["", "Preparing chats", "", *growth_table()]))
     figure(results["skewed"], HERE / "speed.png")
 
 
