@@ -35,21 +35,15 @@ def library_warnings() -> Iterator[list[str]]:
 
 @contextmanager
 def progress_bars(shown: bool) -> Iterator[None]:
-    """Hide the libraries' bars unless ``shown``: a folder loads in a second, a download does not."""
-    ours = transformers_logging
-    bars = [(ours.is_progress_bar_enabled(), ours.disable_progress_bar, ours.enable_progress_bar)]
-    if theirs := sys.modules.get("datasets"):  # only who has imported it can see its bars
-        bars += [
-            (theirs.is_progress_bar_enabled(), theirs.disable_progress_bars, theirs.enable_progress_bars)
-        ]
-    hidden = [(hide, show) for enabled, hide, show in bars if enabled and not shown]
-    for hide, _ in hidden:
-        hide()
+    """Hide transformers' bars unless ``shown``: a folder loads in a second, a download does not."""
+    hide = not shown and transformers_logging.is_progress_bar_enabled()
+    if hide:
+        transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
-        for _, show in hidden:
-            show()
+        if hide:
+            transformers_logging.enable_progress_bar()
 
 
 @contextmanager

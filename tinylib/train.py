@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset, Features, Sequence, Value
-from datasets.fingerprint import generate_random_fingerprint
-from multiprocess import get_start_method
+from datasets import Dataset
+from datasets.arrow_writer import ArrowWriter
+from pyarrow import BufferOutputStream
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
@@ -41,9 +41,6 @@ DEFAULTS = {
     "report_to": "none",
     "ddp_find_unused_parameters": False,
 }
-
-_INT = Value("int64")
-EXAMPLE = Features(input_ids=Sequence(_INT), labels=Sequence(_INT), number=_INT, dropped=_INT)
 
 
 def fine_tune(
@@ -163,52 +160,33 @@ def prepare(
     folder: Path | None = None,
     name: str = "chat",
 ) -> Dataset:
-    """Turn chats into examples with ``input_ids`` and ``labels``; say which do not fit (see `fine_tune`).
-
-    With a folder they lie in files there: memory does not grow with the data.
-    """
+    """Turn chats into examples with ``input_ids`` and ``labels``; say which do not fit (see `fine_tune`)."""
+    # With a folder they lie in a file: memory does not grow with the data.
     if isinstance(chats, str | Mapping) or hasattr(chats, "iloc") or not isinstance(chats, Iterable):
         raise ValueError(f"Chats are a data set (one split of it) or a list of chats, not {chats!r:.80}.")
     chats = chats if isinstance(chats, Dataset) else list(chats)
-    none = ValueError(f"There is no {name} to train on: the data set is empty, or none fits max_length.")
-    if not len(chats):
-        raise none
-    many = len(chats) >= 5000
-
-    def examples(numbers: list[int]) -> dict[str, list[Any]]:
-        made: dict[str, list[Any]] = {column: [] for column in EXAMPLE}
-        for i in numbers:
-            try:
-                example = training_example(tokenizer, chats[i], max_length)
-            except TooLong:
-                continue
-            except ValueError as error:
-                raise ValueError(f"{name.capitalize()} {i}: {error}") from error
-            for column, value in (example | {"number": i}).items():
-                made[column].append(value)
-        return made
-
-    with progress_bars(many):
-        made = Dataset.from_dict({"number": range(len(chats))}).map(
-            examples,
-            input_columns="number",
-            batched=True,
-            features=EXAMPLE,
-            # Where processes begin anew (macOS, Windows), a script that has no main guard would fail.
-            num_proc=torch.get_num_threads() if many and get_start_method() == "fork" else None,
-            cache_file_name=str(folder / f"{name}s.arrow") if folder else None,
-            new_fingerprint=generate_random_fingerprint(),  # by default all chats are hashed
-            desc="preparing",
-        )
-    too_long = sorted({*range(len(chats))} - {*made["number"]})
-    shortened = [i for i, dropped in zip(made["number"], made["dropped"]) if dropped]
+    file = str(folder / f"{name}s.arrow") if folder else None
+    writer = ArrowWriter(path=file, stream=None if file else BufferOutputStream())
+    too_long, shortened = [], []
+    for i, chat in enumerate(tqdm(chats, desc="preparing", unit="chat", leave=False, delay=2)):
+        try:
+            example = training_example(tokenizer, chat, max_length)
+        except TooLong:
+            too_long.append(i)
+        except ValueError as error:
+            raise ValueError(f"{name.capitalize()} {i}: {error}") from error
+        else:
+            if example.pop("dropped"):
+                shortened.append(i)
+            writer.write(example)
     for which, what in [(too_long, "left out: their first answer does not fit"), (shortened, "shortened")]:
         if which:
             numbers = ", ".join(map(str, which[:10])) + (", …" if len(which) > 10 else "")
             print(f"{len(which)} {name}s {what} (max_length={max_length}; numbers {numbers})")
-    if not len(made):
-        raise none
-    return made.remove_columns(["number", "dropped"])
+    if len(too_long) == len(chats):
+        raise ValueError(f"There is no {name} to train on: the data set is empty, or none fits max_length.")
+    writer.finalize(close_stream=file is not None)
+    return Dataset.from_file(file) if file else Dataset.from_buffer(writer.stream.getvalue())
 
 
 def train_last_layers(model: PreTrainedModel, count: int) -> None:

@@ -276,17 +276,3 @@ def test_chats_that_do_not_divide_among_processes_are_announced(
     monkeypatch.setattr(PackedTrainer, "train", lambda *_, **__: None)
     fine_tune(*fresh, CHATS, per_device_train_batch_size=5)
     assert capsys.readouterr().out.startswith("The last step of an epoch repeats 8 chats")
-
-
-def test_many_chats_are_prepared_by_several_processes_as_by_one(
-    tinyllama: Loaded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _, tokenizer = tinyllama
-    rows = [*(CHATS * 420)[:5000], {"prompt": "Hi!", "completion": "Hello. " * 999}]
-    alone = prepare(tokenizer, CHATS).to_list()
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    found = prepare(tokenizer, rows, 2048, tmp_path).to_list()
-    assert found == (alone * 420)[:5000]
-    assert "numbers 5000" in capsys.readouterr().out
-    with pytest.raises(ValueError, match=r"Chat 4990: A row needs"):
-        prepare(tokenizer, [*rows[:4990], {"prompt": "Hi!"}, *rows[4991:]], 2048)
