@@ -14,7 +14,7 @@ JOBS ?= 2
 # takes 4 s instead of 10, and the tests start it in some hundred processes.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: model run lab book pdf words test test-starting test-words test-portable notebooks states bench gpu frameworks publish stick clean
+.PHONY: model run lab book pdf slides words test test-starting test-words test-portable notebooks states bench gpu frameworks publish stick clean
 
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'The course needs Python 3.11 or newer; this is ' + sys.version.split()[0] + '. Try: make PYTHON=python3.12 ...')"
@@ -53,6 +53,11 @@ words: book
 	@$(BIN)/python tools/words.py
 	@echo "open http://127.0.0.1:8000 (Ctrl+C ends it)"
 	@$(BIN)/python -m http.server --directory build/book --bind 127.0.0.1 8000
+
+# The teacher's slides for 90 minutes.
+slides: $(READY)
+	@$(BIN)/python -m sphinx -W --keep-going --quiet -b revealjs -d build/slides-doctrees book/slides build/slides
+	@echo "open build/slides/index.html"
 
 # The stored outputs are those of the shipped model on a CPU.
 test test-starting test-portable notebooks states bench frameworks: export TINYLIB_MODEL =

@@ -359,6 +359,21 @@ def test_a_misconception_and_its_question_cannot_part(monkeypatch: pytest.Monkey
         sources.questions_tables()
 
 
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("sphinx_revealjs", reason="the slides are made by sphinx-revealjs")
+    return build(ROOT, "slides", tmp_path_factory.mktemp("slides")) / "index.html"
+
+
+def test_the_slides_follow_the_plan_for_90_minutes(book: Site, slides: Path) -> None:
+    plan = table_rows(under(book.pages["teaching.html"], "A plan for 90 minutes"))
+    deck = bs4.BeautifulSoup(slides.read_text(encoding="utf-8"), "html.parser")
+    parts = [
+        re.match(r"minute (\d+)(?: · lesson (\d\d))? · (\w+)$", said(part)) for part in deck.select(".minute")
+    ]
+    assert [part.groups("") for part in parts] == [(minute, lesson, how) for minute, lesson, _, how in plan]
+
+
 # What a person sees, who opens the pages from a disk
 
 
@@ -532,6 +547,22 @@ def test_the_switches_answer_to_keys_and_touch(book: Site, page: Any) -> None:
     assert 'Asked for: position 0, which reads istant, for {"' in arrows.get_attribute("aria-label")
     data.tap()
     assert told.inner_text().startswith("0 + 1 = 1, right")
+
+
+TOO_LARGE = """() => [...document.querySelectorAll("section.present *")].filter(each => {
+  const box = each.getBoundingClientRect(), cut = each.tagName == "PRE" && each.scrollWidth > each.clientWidth
+  return box.right > innerWidth || box.bottom > innerHeight || cut
+}).map(each => each.textContent.slice(0, 40))"""
+
+
+def test_every_slide_fits_its_screen(slides: Path, page: Any) -> None:
+    page.set_viewport_size({"width": 1280, "height": 720})
+    page.goto(slides.as_uri())
+    page.wait_for_function("window.Reveal && Reveal.isReady()")
+    for number in range(page.evaluate("Reveal.getTotalSlides()")):
+        assert page.evaluate(TOO_LARGE) == [], f"slide {number + 1}"
+        page.evaluate("while (Reveal.availableFragments().next) Reveal.nextFragment(); Reveal.next()")
+    assert page.evaluate("Reveal.isLastSlide()")
 
 
 def test_a_guess_is_answered_and_remembered_until_one_forgets(book: Site, page: Any) -> None:
