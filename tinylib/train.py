@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from datasets.arrow_writer import ArrowWriter
 from pyarrow import BufferOutputStream
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
+from transformers.utils import logging
 
 from tinylib import models, runs
 from tinylib.collate import PackedCollator
@@ -60,7 +61,7 @@ def fine_tune(
 
     Args:
         model, tokenizer: The model in float32 where it is trained (on a GPU add ``bf16=True`` for speed).
-        chats: A data set of ``datasets``, or any rows that `tinylib.chat.as_messages` reads.
+        chats: A data set of ``datasets``, a DataFrame, or any rows that `tinylib.chat.as_messages` reads.
         folder: Where the trained model, its tokenizer, the losses (``trainer_state.json``), their origin
             (``training.json``) and checkpoints, if ``save_strategy`` asks for any, go; default: nowhere.
         resume: Go on from the last whole checkpoint in ``folder``, which must be the same run's: same data,
@@ -162,9 +163,13 @@ def prepare(
 ) -> Dataset:
     """Turn chats into examples with ``input_ids`` and ``labels``; say which do not fit (see `fine_tune`)."""
     # With a folder they lie in a file: memory does not grow with the data.
-    if isinstance(chats, str | Mapping) or hasattr(chats, "iloc") or not isinstance(chats, Iterable):
+    if isinstance(chats, str | DatasetDict) or not isinstance(chats, Iterable):
         raise ValueError(f"Chats are a data set (one split of it) or a list of chats, not {chats!r:.80}.")
-    chats = chats if isinstance(chats, Dataset) else list(chats)
+    if hasattr(chats, "iloc"):  # a DataFrame
+        chats = chats.to_dict("records")
+    if not isinstance(chats, Dataset):
+        chats = [chats] if isinstance(chats, Mapping) else list(chats)
+    logging.warning_once.cache_clear()  # what these chats have and is not used is told again
     file = str(folder / f"{name}s.arrow") if folder else None
     writer = ArrowWriter(path=file, stream=None if file else BufferOutputStream())
     too_long, shortened = [], []
@@ -290,7 +295,12 @@ def main() -> None:
     several = "Several processes: torchrun --nproc-per-node 2 -m tinylib.train ..., or accelerate launch."
     parser = argparse.ArgumentParser("python -m tinylib.train", description=main.__doc__, epilog=several)
     add = parser.add_argument
-    add("--data", required=True, metavar="CHATS", help="a JSONL, CSV or Parquet file, hub id or 'requests'")
+    add(
+        "--data",
+        required=True,
+        metavar="CHATS",
+        help="a JSONL, JSON, CSV or Parquet file, hub id or 'requests'",
+    )
     add("--eval-data", metavar="CHATS", help="held-out chats, measured after each epoch (default: none)")
     add("--output", required=True, metavar="FOLDER", help="where the trained model and checkpoints go")
     add("--model", help="smollm2, tinyllama, a folder or a hub id (default: TINYLIB_MODEL, else smollm2)")
