@@ -85,6 +85,7 @@ class Sizes:
 CARD = Sizes(None, TINYLLAMA, 8, 24, 64, 8, (512, 4096), 8192)
 DRY = Sizes(TINY, {**TINY, "tie_word_embeddings": False}, 3, 4, 2, 1, (512,), 128)
 WARM_UP = 2  # steps whose time is not counted
+SHORT = 170  # tokens of a chat, at most, where a row is to hold a fixed number of them
 
 IN_FLOAT32 = 1e-3  # of the logits' spread: rounding stays far below, what is seen of a pad far above
 # Two ways to compute the same are each about as far from the exact logits as one row alone in 16 bits is; and
@@ -396,7 +397,7 @@ class Watch:
 
 
 HALF = {"bf16": True, "lr_scheduler_type": "constant"}
-TRAINER_PACKED, OURS_LONG = "Trainer, packed", "tinylib, one row a step"
+TRAINER_PACKED, OURS_LONG = "Trainer, packed", "tinylib, rows of 2048"
 
 
 def training(sizes: Sizes, device: torch.device) -> Iterator[Line]:
@@ -432,7 +433,7 @@ def _trained(name: str, model: Any, tokenizer: Any, chats: list[dict[str, Any]],
     settings = HALF | {"per_device_train_batch_size": sizes.chats_a_step, "weight_decay": 0.0}
     watch = Watch(model.device)
     if name in (speed.OURS, OURS_LONG):
-        longest = {"max_length": 10**6} if name == OURS_LONG else {}
+        longest = {"max_length": 2048} if name == OURS_LONG else {}
         collate = watch.counting(PackedCollator(tokenizer.pad_token_id, **longest))
         with watch:
             fine_tune(model, tokenizer, chats, collator=collate, **settings)
@@ -458,22 +459,25 @@ def adapters(sizes: Sizes, device: torch.device) -> Iterator[Line]:
     peak = matrix_peak(sizes.matrix, device)
     yield Line("a large matrix product in bfloat16", f"{peak / 1e12:.3g} TFLOP/s")
     tokenizer = plain_tokenizer()
-    chats = speed.chats_of("shipped", sizes.chats_a_step * (sizes.steps + WARM_UP))
-    settings = HALF | {"per_device_train_batch_size": sizes.chats_a_step}
+    chats = speed.chats_of("shipped", 2 * max(sizes.row_lengths) // SHORT * (sizes.steps + WARM_UP))
+    lengths = map(len, prepare(tokenizer, chats)["input_ids"])
+    chats = [chat for chat, tokens in zip(chats, lengths) if tokens <= SHORT]
     for length in sizes.row_lengths:
+        a_row = length // SHORT
+        settings = HALF | {"per_device_train_batch_size": a_row}
         collate = PackedCollator(tokenizer.pad_token_id, max_length=length)
         model = add_adapters(random_llama(sizes.large, device, torch.bfloat16), rank=16)
         with Watch(device) as watch:
-            fine_tune(model, tokenizer, chats, collator=watch.counting(collate), **settings)
-        rows = f"rows of {length} tokens"
-        measured, formula = watch.gigabytes, _by_the_formula(model, watch.batches[0], device) / 1e9
+            some = chats[: a_row * (sizes.steps + WARM_UP)]
+            fine_tune(model, tokenizer, some, collator=watch.counting(collate), **settings)
+        rows = f"a row of up to {length} tokens a step"
+        measured, formula = watch.gigabytes, _by_the_formula(model, watch.batches, device) / 1e9
         is_lessons = device.type == "cuda" and sizes is CARD and length == sizes.row_lengths[0]
         expected = f"{formula:.2f} GB by lesson 08's formula" + (", within 20 %" if is_lessons else "")
         ok = abs(measured / formula - 1) < MEMORY if is_lessons else None
         yield Line(f"{rows}: peak memory", f"{measured:.2f} GB", expected, ok)
         with Watch(device) as counted, FlopCounterMode(display=False) as flops:
-            few = chats[: sizes.chats_a_step]
-            fine_tune(model, tokenizer, few, collator=counted.counting(collate), **settings)
+            fine_tune(model, tokenizer, chats[:a_row], collator=counted.counting(collate), **settings)
         a_token = flops.get_total_flops() / speed.real_tokens(counted.batches[0])
         share = watch.tokens_a_second * a_token / peak
         fast = f"{watch.tokens_a_second:,.0f} tokens/s"
@@ -494,38 +498,31 @@ def matrix_peak(side: int, device: torch.device) -> float:
     return runs * 2 * side**3 / (time.perf_counter() - begin)
 
 
-def _by_the_formula(model: Any, batch: dict[str, torch.Tensor], device: torch.device) -> float:
+def _by_the_formula(model: Any, batches: list[dict[str, torch.Tensor]], device: torch.device) -> float:
     """Add up, as lesson 08 does, the bytes of weights, gradients, averages and what is kept for backward."""
     trained = [weight.numel() for weight in model.parameters() if weight.requires_grad]
     weights = sum(weight.nbytes for weight in model.parameters())
-    kept = max(_kept_for_backward(model, row) for row in _rows_of(batch, device))
+    on_device = [{name: values.to(device) for name, values in batch.items()} for batch in batches]
+    kept = max(_kept_for_backward(model, batch) for batch in on_device)
     return weights + (4 + 8) * sum(trained) + kept
 
 
-def _rows_of(batch: dict[str, torch.Tensor], device: torch.device) -> Iterator[dict[str, torch.Tensor]]:
-    for i in range(len(batch["labels"])):
-        yield {name: values[i : i + 1].to(device) for name, values in batch.items()}
-
-
-def _kept_for_backward(model: Any, row: dict[str, torch.Tensor]) -> int:
-    """Count the bytes that a forward pass on a packed row puts aside, as lesson 08 does."""
+def _kept_for_backward(model: Any, batch: dict[str, torch.Tensor]) -> int:
+    """Count the bytes that a forward pass on a packed batch puts aside, as lesson 08 does."""
     known = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
-    kept: dict[int, int] = {}
+    kept: dict[int, torch.Tensor] = {}
 
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+    def note(tensor: torch.Tensor) -> None:
+        # Without its graph, which would hold itself through the tensor, for as long as the process lives.
+        kept[tensor.untyped_storage().data_ptr()] = tensor.detach()
 
-    labels = shift(row.pop("labels"))[0]
-    labelled = labels != IGNORE_INDEX
-    hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda kept: kept)
+    labels = shift(batch.pop("labels"))
+    labelled = (labels != IGNORE_INDEX).any(dim=0)
+    hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda nothing: nothing)  # there is no backward
     with torch.autocast(model.device.type, torch.bfloat16), hooks:
-        logits = model(**row, use_cache=False, logits_to_keep=labelled).logits
-        loss = cross_entropy(logits[0].float(), labels[labelled])
-    bytes_kept = sum(size for at, size in kept.items() if at not in known)
-    del loss  # and with it what was kept: until now no address may be given out twice
-    return bytes_kept
+        logits = model(**batch, use_cache=False, logits_to_keep=labelled).logits
+        cross_entropy(logits.flatten(0, 1).float(), labels[:, labelled].flatten(), ignore_index=IGNORE_INDEX)
+    return sum(tensor.untyped_storage().nbytes() for at, tensor in kept.items() if at not in known)
 
 
 SECTIONS: dict[str, Callable[[Sizes, torch.device], Iterator[Line]]] = {
