@@ -276,6 +276,8 @@ class _Watch(TrainerCallback):
         if last and (name := models.not_finite(model)):  # before it is saved
             self._end(name, state.global_step, args, state)
 
+    on_epoch_end = on_step_end  # what is saved then
+
     def _end(self, what: str, step: int, args: Any, state: Any) -> None:
         losses = [log["loss"] for log in state.log_history if "loss" in log]
         raise FloatingPointError(

@@ -96,6 +96,15 @@ def test_a_diverging_training_keeps_the_last_good_checkpoint(
     assert not (tmp_path / "model.safetensors").exists()
 
 
+def test_weights_that_overflow_in_an_epochs_last_step_are_not_saved(
+    fresh: Callable[[], Loaded], tmp_path: Path
+) -> None:
+    epochs = {"per_device_train_batch_size": len(TRAINED), "num_train_epochs": 2, "save_strategy": "epoch"}
+    with pytest.raises(FloatingPointError, match=r"in step 1 model\.embed_tokens\.weight"):
+        fine_tune(*fresh(), TRAINED, tmp_path, learning_rate=1e39, **epochs)
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
 def test_weights_that_overflow_in_the_last_step_are_not_saved(
     fresh: Callable[[], Loaded], tmp_path: Path
 ) -> None:
