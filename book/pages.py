@@ -52,7 +52,7 @@ def cards(repository: str, tag: str) -> str:
     names = ("without", "The mask left out"), ("with", "The mask passed")
     shown = "".join(
         f'<div class="card-{kind}"><p class="card-name">{name}</p><pre>{call}</pre>'
-        f"<p>“{escape(asked)}”</p><p><strong>{escape(answer)}</strong></p></div>"
+        f"<p>“{escape(asked)}”, behind {pads} pads:</p><p><strong>{escape(answer)}</strong></p></div>"
         for (kind, name), call, answer in zip(names, calls, said)
     )
     ways = {"Try it here": "#try-it", "Begin with lesson 00": f"notebooks/{LESSONS[0].stem}.html"}

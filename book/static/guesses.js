@@ -80,8 +80,8 @@ function tell(score, page) {
   forget.type = "button"
   forget.textContent = "Forget all"
   forget.addEventListener("click", () => { choices.forget(); show(page); showProgress() })
-  const here = `${questions.length} question${questions.length == 1 ? "" : "s"} here`
-  score.replaceChildren(answered ? `${here}: ${answered} answered, ${right} right at first. ` : `${here}: press an answer.`)
+  const here = `${questions.length} question${questions.length == 1 ? "" : "s"} on this page`
+  score.replaceChildren(answered ? `${here}: ${answered} answered, ${right} right at first. ` : `${here}, with answers to press.`)
   if (answered) score.append("Kept in this browser only. ", forget)
 }
 
@@ -99,7 +99,7 @@ function showProgress() {
     if (!answered || !link) continue
     const done = document.createElement("span")
     done.className = "done"
-    done.textContent = ` ${answered == number ? "✓" : "…"} ${answered} of ${number}`
+    done.textContent = ` ${answered} of ${number} answered, ${right} right at first`
     link.after(done)
   }
   const forget = document.createElement("button")

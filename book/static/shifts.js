@@ -76,7 +76,7 @@ function switches(box, { tokens, asked, combinations }) {
       element("p", { class: "said" }, `${prompt} → `, element("strong", {}, text(own.says)), good ? " ✓" : " ✗"),
       curve(own.losses, theirs.losses),
       element("p", { class: "share" }, `Loss: ${summary(own.losses)}.`,
-        good ? "" : ` Dashed, the right training: ${summary(theirs.losses)}.`))
+        good ? "" : ` Dashed, perhaps beneath it, the right training: ${summary(theirs.losses)}.`))
   }
 
   function show() {

@@ -14,13 +14,14 @@ function build(box, states) {
   const byKey = new Map(states.map(each => [[each.prompt, each.pads, each.mask, each.side].join("\t"), each]))
   const prompts = [...new Set(states.map(each => each.prompt))]
   const prompt = element("select", {}, ...prompts.map(each => element("option", {}, each)))
-  const pads = element("input", { type: "range", min: 0, max: MOST_PADS, value: 0 })
+  const pads = element("input", { type: "range", min: 0, max: MOST_PADS, value: MOST_PADS })
   const count = element("output")
   const mask = element("input", { type: "checkbox" })
   const sides = ["left", "right"].map(side => element("input", { type: "radio", name: "side", value: side }))
   sides[0].checked = true
   const call = element("pre", { class: "call" })
   const answer = element("p", { class: "answer", role: "status" })
+  const why = element("p", { class: "why" })
   const share = element("p", { class: "share" })
   const bars = element("div", { class: "bars", role: "img" })
   const next = element("ol", { class: "next" })
@@ -34,12 +35,16 @@ function build(box, states) {
     pads.setAttribute("aria-valuetext", count.value)
 
     call.replaceChildren("model.generate(", element("mark", {}, mask.checked ? "**batch" : 'batch["input_ids"]'), ")")
+    call.className = mask.checked ? "call with" : "call"
     const same = state.answer == alone.answer
     answer.className = `answer ${same ? "same" : "other"}`
     answer.replaceChildren(
       element("strong", {}, state.answer),
-      element("small", {}, same ? "✓ as without pads" : `✗ without pads: ${alone.answer}`),
+      element("small", {}, same ? "✓ as without pads" : `✗ changed; without pads: ${alone.answer}`),
     )
+
+    why.textContent = side == "right" && number
+      ? "The last column is a pad, and the model goes on after it: to generate, pads belong on the left (lesson 02)." : ""
 
     const isPad = Array(alone.tokens.length).fill(false), padding = Array(number).fill(true)
     isPad.splice(side == "left" ? 0 : isPad.length, 0, ...padding)
@@ -58,7 +63,8 @@ function build(box, states) {
     }))
     const said = `The last token spends ${state.on_pads} % of its attention on the pads.`
     bars.setAttribute("aria-label", `${said} Bars, one for each of ${tokens.length} tokens.`)
-    share.textContent = number ? said : "No pads: all attention goes to the prompt."
+    const scale = ` The highest bar is ${Math.max(...weights) / 10} %.`
+    share.textContent = (number ? said : "No pads: all attention goes to the prompt.") + scale
 
     next.replaceChildren(...state.next.map(([token, percent]) => {
       const bar = element("span", { class: "bar" })
@@ -75,11 +81,12 @@ function build(box, states) {
     element("label", {}, mask, " attention mask"),
     element("fieldset", {}, element("legend", {}, "pads on the"),
       ...sides.map(side => element("label", {}, side, ` ${side.value}`))))
-  box.replaceChildren(controls, call, answer,
+  box.replaceChildren(controls, call, answer, why,
     element("div", { class: "columns" },
       element("div", {}, element("p", { class: "name" }, "Where the last token looks"), share, bars),
       element("div", {}, element("p", { class: "name" }, "The next token"), next)),
-    element("details", {}, element("summary", {}, "The row, token for token, and its mask"), grid))
+    element("details", {}, element("summary", {}, "The row, token for token, and its mask"),
+      element("p", {}, "Below each token its mask: 1 is read, 0 is not, · no mask was passed. Pads are written with the end of a turn, as this model has it."), grid))
   controls.addEventListener("input", show)
   show()
 }
