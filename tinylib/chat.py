@@ -180,12 +180,12 @@ def _from_json(value: Any) -> Any:
         raise ValueError(f"This is text, but no JSON: {value!r:.60} ({error}).") from error
 
 
-def _copied(value: Any, words: Callable[[str], str] = str) -> Any:
-    """Copy a chat, with its texts changed, and without what is None: so a table fills what a row has not."""
+def _copied(value: Any, words: Callable[[str], str] | None = None) -> Any:
+    """Copy a chat: with its texts changed, or without what is None, as a table fills what a row has not."""
     if isinstance(value, str):
-        return words(value)
+        return words(value) if words else value
     if isinstance(value, Mapping):
-        return {name: _copied(inner, words) for name, inner in value.items() if inner is not None}
+        return {name: _copied(inner, words) for name, inner in value.items() if words or inner is not None}
     if hasattr(value, "tolist"):  # numpy's, as pandas reads Parquet
         value = value.tolist()
     return [_copied(inner, words) for inner in value] if isinstance(value, list | tuple) else value
@@ -231,10 +231,12 @@ def _check_written(render: Render, messages: Messages, text: str) -> None:
     if render.keywords["tools"] and render(messages, tools=None) == text:
         raise ValueError("The chat template does not write the tools of the row: take one that does.")
     for i, message in enumerate(messages):
-        for name in [name for name in message if message[name] and name != "role"]:
-            if name == "content" and message[name].strip() in text:
-                continue
-            emptied = [*messages[:i], {**message, name: type(message[name])()}, *messages[i + 1 :]]
+        for name in [n for n in message if message[n] and n != "role" and n not in dict(left_out)]:
+            if name == "content":
+                words = message[name].strip()
+                if text.count(words) >= sum(m["content"].count(words) for m in messages):
+                    continue
+            emptied = [*messages[:i], {**message, name: ""}, *messages[i + 1 :]]
             with suppress(ValueError):  # what it refuses without, it has looked at
                 left_out += [(name, i)] if render(emptied) == text else []
     for name, i in left_out:

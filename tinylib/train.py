@@ -165,8 +165,9 @@ def prepare(
     # With a folder they lie in a file: memory does not grow with the data.
     if isinstance(chats, str | DatasetDict) or not isinstance(chats, Iterable):
         raise ValueError(f"Chats are a data set (one split of it) or a list of chats, not {chats!r:.80}.")
-    if hasattr(chats, "iloc"):  # a DataFrame
-        chats = chats.to_dict("records")
+    if hasattr(chats, "iloc"):  # pandas fills with NaN what a row has not
+        filled = chats.astype(object).where(chats.notna(), None)
+        chats = filled.to_dict("records") if hasattr(chats, "columns") else filled.tolist()
     if not isinstance(chats, Dataset):
         chats = [chats] if isinstance(chats, Mapping) else list(chats)
     logging.warning_once.cache_clear()  # what these chats have and is not used is told again
@@ -240,7 +241,10 @@ def _check_trainable(model: PreTrainedModel) -> int:
 
 def _check_settings(settings: Mapping[str, Any]) -> None:
     """Raise a ValueError for a number that is text or makes no sense: 0, one below, infinity, NaN."""
-    usual = {"max_length": 1} | {field.name: field.default for field in fields(TrainingArguments)}
+    usual = {field.name: field.default for field in fields(TrainingArguments)} | {
+        "max_length": 1,
+        "eval_steps": 1,
+    }
     for name, value in settings.items():
         if isinstance(value, str) and isinstance(usual.get(name), int | float):
             raise ValueError(f"{name} must be a number, not {value!r}.")
@@ -326,7 +330,8 @@ def main() -> None:
     with errors_in_one_line():
         output = Path(args.output).expanduser()
         for data in filter(None, (args.data, args.eval_data)):
-            if args.overwrite and output.resolve() in Path(data).expanduser().resolve().parents:
+            path = Path(data).expanduser()
+            if args.overwrite and path.exists() and output.resolve() in path.resolve().parents:
                 raise ValueError(f"{data} lies in {output}, and --overwrite might remove it: move it.")
         half = models.best_dtype(torch.device(models.best_device()))
         chats = load_chats(args.data)

@@ -574,14 +574,20 @@ def test_a_guess_is_answered_and_remembered_until_one_forgets(book: Site, page: 
         page.locator("p.reason").nth(1).wait_for()  # a tap comes back before the page has answered it
         assert "✗ The row without its neighbours" in page.locator("ul.options").first.inner_text()
         assert "✓ All the wrong answers have pads" in page.locator("ul.options").first.inner_text()
-        assert "2 questions on this page: 1 answered, 0 right at first." in page.locator(".score").first.inner_text()
+        assert (
+            "2 questions on this page: 1 answered, 0 right at first."
+            in page.locator(".score").first.inner_text()
+        )
         page.reload()
     page.goto((book.folder / page_of(EVERY[-1])).as_uri())
     page.get_by_role("button", name="c) Five.").tap()
     page.goto((book.folder / "index.html").as_uri())
     progress = page.locator("#progress")
     assert "You have answered 2 of the 26 questions in lessons and quiz, 1 right" in progress.inner_text()
-    assert "1 of 2 answered, 0 right at first" in page.get_by_role("row", name="01 · Garbled output").inner_text()
+    assert (
+        "1 of 2 answered, 0 right at first"
+        in page.get_by_role("row", name="01 · Garbled output").inner_text()
+    )
     page.get_by_role("button", name="Forget all").tap()
     page.reload()
     assert "You have answered 0 of" in progress.inner_text()

@@ -86,3 +86,18 @@ def test_what_is_no_data_set_of_chats_is_refused(tmp_path: Path, monkeypatch: py
         data.load_chats(str(tmp_path / "none.jsonl"))
     with pytest.raises(ValueError, match="has the splits 'train' and 'test', not 'validation'"):
         data.load_chats("requests", "validation")
+
+
+def test_a_file_is_read_as_it_is(tmp_path: Path) -> None:
+    """Floats in calls, and text that looks like JSON beside rows whose contents are lists."""
+    place = {"lat": 41.902782123456789, "tiny": 1e-12, "zip": "00123"}
+    call = [{"function": {"name": "weather", "arguments": place}}]
+    rows = [
+        {"messages": [{"role": "user", "content": "5"}, {"role": "assistant", "content": '"hi"'}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "5"}]}]},
+        {"messages": [{"role": "assistant", "tool_calls": call}], "n": 1},
+    ]
+    path = tmp_path / "chats.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    read = data.load_chats(str(path))["messages"][:]
+    assert read == [row["messages"] for row in rows]

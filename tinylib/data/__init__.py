@@ -60,14 +60,22 @@ def _read(path: Path, kind: str) -> datasets.Dataset:
     rows: list[Any] = []
     for number, line in [(1, text)] if text.lstrip().startswith("[") else enumerate(text.split("\n"), 1):
         try:
-            row = json.loads(line) if line.strip() else []
+            row = json.loads(line, parse_int=_int) if line.strip() else []
             if "\\ud" in line.lower():  # half of a surrogate pair is no text
                 json.dumps(row, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
             line = number + getattr(error, "lineno", 1) - 1
             raise ValueError(f"line {line} is no JSON in UTF-8: {error}") from error
         rows += row if isinstance(row, list) else [row]
-    # datasets takes the columns of the first row for all, and would give each row every call's arguments.
+    # As JSON of our own: datasets gives each row every call's arguments, rounds floats to ten digits, and
+    # reads text that looks like JSON ("5") as JSON where a column has other types too.
     rows = [row if isinstance(row, dict) else {"messages": row} for row in rows]
-    columns = {name: [row.get(name) for row in rows] for name in {name: 0 for row in rows for name in row}}
-    return datasets.Dataset.from_dict(columns, on_mixed_types="use_json")
+    features = datasets.Features({name: datasets.Json() for row in rows for name in row})
+    columns = {name: [json.dumps(row[name]) if name in row else None for row in rows] for name in features}
+    return datasets.Dataset.from_dict(columns, features)
+
+
+def _int(digits: str) -> int:
+    if not -(2**63) <= (number := int(digits)) < 2**64:
+        raise ValueError(f"the number {digits:.30} is too large")
+    return number
