@@ -32,12 +32,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, DataCollatorWithFlatt
 from transformers.trainer_callback import PrinterCallback
 
 from batchaudit import audit
+from chattune import add_adapters, fine_tune, prepare
 from tinylib import fetch, models
 from tinylib.collate import PackedCollator, PaddedCollator
 from tinylib.generate import generate, generate_alone
 from tinylib.labels import IGNORE_INDEX, shift
 from tinylib.padding import pad
-from tinylib.train import add_adapters, fine_tune, prepare
 
 LLAMA = {"bos_token_id": 1, "eos_token_id": 2}  # no pad: its embedding would be zero, and never train
 SMOLLM2 = LLAMA | {
@@ -397,7 +397,7 @@ class Watch:
 
 
 HALF = {"bf16": True, "lr_scheduler_type": "constant"}
-TRAINER_PACKED, OURS_LONG = "Trainer, packed", "tinylib, rows of 2048"
+TRAINER_PACKED, OURS_LONG = "Trainer, packed", "chattune, rows of 2048"
 
 
 def training(sizes: Sizes, device: torch.device) -> Iterator[Line]:
@@ -425,7 +425,7 @@ def training(sizes: Sizes, device: torch.device) -> Iterator[Line]:
         del model, watch
     if speed.PADDED in losses:
         apart = abs(losses[speed.OURS] - losses[speed.PADDED])
-        yield at_most("held-out loss, tinylib and the padded Trainer apart", apart, 0.05)
+        yield at_most("held-out loss, chattune and the padded Trainer apart", apart, 0.05)
 
 
 def _trained(name: str, model: Any, tokenizer: Any, chats: list[dict[str, Any]], sizes: Sizes) -> Watch:

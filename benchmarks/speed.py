@@ -1,4 +1,4 @@
-"""How fast `tinylib` trains and answers, beside transformers' Trainer and TRL's SFTTrainer.
+"""How fast `chattune` trains and `tinylib` answers, beside transformers' Trainer and TRL's SFTTrainer.
 
 ``make bench`` runs it (half an hour on two cores). Every run is a process of its own; the contenders take
 turns, and a ratio compares runs of the same round, so that a machine whose speed drifts does not decide.
@@ -36,6 +36,9 @@ from transformers import (
     TrainingArguments,
 )
 
+from chattune import fine_tune, prepare
+from chattune.attention import attending_by_sample
+from chattune.trainer import PackedTrainer
 from tinylib import models
 from tinylib.chat import prompt_rows
 from tinylib.collate import PackedCollator, PaddedCollator
@@ -43,13 +46,11 @@ from tinylib.data import load_chats
 from tinylib.generate import generate as answer_together
 from tinylib.generate import generate_alone
 from tinylib.labels import IGNORE_INDEX, shifting_loss
-from tinylib.packing import PackedTrainer, attending_by_sample
-from tinylib.train import fine_tune, prepare
 
 HERE = Path(__file__).parent
 ROWS, HELD_OUT, ROWS_A_STEP = 32, 8, 8
 NEW_TOKENS = 48
-OURS, OURS_BF16, PADDED = "tinylib", "tinylib, bfloat16", "Trainer, padded"
+OURS, OURS_BF16, PADDED = "chattune", "chattune, bfloat16", "Trainer, padded"
 TRL, TRL_FREE, TRL_BFD = "SFTTrainer, default", "SFTTrainer, padding-free", "SFTTrainer, bfd packing"
 DATA = ("skewed", "shipped")
 CONTENDERS = [OURS, PADDED, TRL, TRL_FREE, TRL_BFD]
@@ -109,7 +110,7 @@ def in_both_precisions() -> dict[str, dict[str, Any]]:
 def training_table(results: list[dict[str, dict[str, Any]]]) -> list[str]:
     """Format the medians over the rounds; a ratio is ours over the other's, of the same round."""
     lines = [
-        "| | real tokens/s | supervised tokens/s | tinylib is faster by | peak memory | held-out loss |",
+        "| | real tokens/s | supervised tokens/s | chattune is faster by | peak memory | held-out loss |",
         "|---|---|---|---|---|---|",
     ]
     for name in CONTENDERS:
@@ -138,7 +139,7 @@ def bfloat16_line(results: list[dict[str, dict[str, Any]]]) -> str:
     single, half = ([result[name] for result in results] for name in (OURS, OURS_BF16))
     factor = median(a["seconds"] / b["seconds"] for a, b in zip(single, half))
     return (
-        f"In bfloat16 (`bf16=True`) tinylib is {factor:.2f} times as fast as in float32; held-out loss "
+        f"In bfloat16 (`bf16=True`) chattune is {factor:.2f} times as fast as in float32; held-out loss "
         f"{median(run['loss'] for run in half):.3f} against {median(run['loss'] for run in single):.3f}."
     )
 
@@ -158,7 +159,7 @@ def answer_line(runs: list[dict[str, Any]]) -> str:
 def work_line(runs: list[dict[str, float]]) -> str:
     """Say how close a training step comes to the speed of a large matrix product."""
     return (
-        f"A training step of tinylib computes {median(run['gflops'] for run in runs):.0f} GFLOP/s, a large "
+        f"A training step of chattune computes {median(run['gflops'] for run in runs):.0f} GFLOP/s, a large "
         f"matrix product {median(run['peak'] for run in runs):.0f}; the share is "
         f"{median(run['gflops'] / run['peak'] for run in runs):.0%} (each the median of its runs)."
     )
@@ -367,7 +368,7 @@ def growth_table() -> list[str]:
     """Prepare 1,000 to 100,000 chats with ours and with TRL; other programs change CPU seconds less."""
     lines = ["| chats | | chats/s | CPU ms a chat | peak memory |", "|---|---|---|---|---|"]
     for count in (1_000, 10_000, 100_000):
-        for who in ("tinylib", "SFTTrainer"):
+        for who in (OURS, "SFTTrainer"):
             run = in_a_process("growth", who, str(count))
             lines.append(
                 f"| {count:,} | {who} | {count / run['seconds']:.0f} | {run['cpu'] / count * 1000:.2f} | "
@@ -389,7 +390,7 @@ def growth(who: str, count: str) -> dict[str, float]:
                 written.write(json.dumps(row) + "\n")
         chats = load_chats(str(file))
         begin, cpu = time.perf_counter(), cpu_seconds()
-        if who == "tinylib":
+        if who == OURS:
             prepare(tokenizer, chats, 2048, Path(folder))
         else:
             from trl import SFTConfig, SFTTrainer

@@ -26,7 +26,7 @@ RANGES = [
     for lines in [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
     for line in lines
 ]
-HOUSES = ("tinylib", "batchaudit", "classroom")
+HOUSES = ("tinylib", "chattune", "batchaudit", "classroom")
 
 
 def test_requirements_are_exact() -> None:

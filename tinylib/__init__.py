@@ -9,10 +9,8 @@
 | `labels` | those ids | labels, and the losses of both conventions |
 | `padding` | rows of ids | a rectangle: `input_ids`, `attention_mask`, `position_ids` |
 | `collate` | a list of examples | one batch, padded or packed |
-| `packing` | a packed batch | a training step that computes nothing for nothing |
-| `runs`, `train` | model, chats | a trained model and its losses, in a folder that knows whose it is |
 | `generate` | model, prompts | answers, and how far they are from each prompt's answer alone |
 | `show` | batches, masks, answers | text grids |
 
-No room imports one that comes below it, nor `batchaudit` or `classroom`, which stand on these.
+No room imports one that comes below it, nor `chattune`, `batchaudit` or `classroom`, which stand on these.
 """

@@ -30,10 +30,10 @@ from worlds import PLANTS, TALKS, World, as_planted, block_mask, without
 
 from batchaudit import FAULTS, AuditCallback, audit
 from batchaudit.behaviour import MOST_PASSES
+from chattune.trainer import PackedTrainer
 from tinylib import models
 from tinylib.collate import PackedCollator, PaddedCollator
 from tinylib.labels import IGNORE_INDEX, plain_loss, shift, shifting_loss
-from tinylib.packing import PackedTrainer
 from tinylib.padding import position_ids
 
 

@@ -6,7 +6,7 @@ import combinations
 import pytest
 from lessons import cells, printed
 
-from tinylib.train import train_last_layers
+from chattune import train_last_layers
 
 STORED = combinations.stored()
 OUTPUTS = {cell.id: printed(cell) for cell in cells(combinations.LESSON, "code")}

@@ -1,83 +1,21 @@
-"""A training step on packed rows without what it would compute for nothing.
+"""``transformers.Trainer`` without what it would compute for nothing, and with an evaluation of tokens.
 
-In a packed row no sample may see another. transformers says so with a mask, but on a CPU PyTorch computes the
-scores of all pairs of tokens before it hides most of them: here each sample attends on its own. And the
-vocabulary, the largest layer of a small model, is scored only where a label is.
+The vocabulary, the largest layer of a small model, is scored only where a label is; and a packed batch is cut
+up as the device likes it.
 """
 
 import functools
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from accelerate.utils import DistributedType
+from datasets import Dataset
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, Trainer, TrainingArguments
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
-from transformers.modeling_utils import AttentionInterface
 
 from tinylib.labels import IGNORE_INDEX, shift
-
-BY_SAMPLE = "sdpa_by_sample"  # the name under which transformers finds the function below
-
-
-def sample_lengths(position_ids: torch.Tensor) -> list[int]:
-    """Read the samples' lengths in a packed row off its positions, ``(seq,)``, which start anew at 0.
-
-    >>> sample_lengths(torch.tensor([0, 1, 2, 0, 1]))
-    [3, 2]
-    """
-    starts = (position_ids == 0).nonzero().flatten().tolist()
-    return [end - start for start, end in zip(starts, [*starts[1:], len(position_ids)])]
-
-
-def attention_by_sample(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    position_ids: torch.Tensor | None = None,
-    **options: Any,
-) -> tuple[torch.Tensor, None]:
-    """Attend as transformers' ``sdpa`` does, in a packed row one sample after another.
-
-    ``query``, ``key`` and ``value`` are of shape ``(batch, heads, seq, head_dim)``, the mask of
-    ``(batch, 1, seq, seq)``, true where visible: what it hides within a sample stays hidden. The positions,
-    ``(batch, seq)``, tell where a sample starts. The result is of shape ``(batch, seq, heads, head_dim)``.
-    """
-    packed = attention_mask is not None and position_ids is not None and len(position_ids) == 1
-    if not packed or len(lengths := sample_lengths(position_ids[0])) < 2 or query.shape[2] != sum(lengths):
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    outputs, start = [], 0
-    for length in lengths:
-        own = slice(start, start + length)
-        parts = [tensor[:, :, own] for tensor in (query, key, value)]
-        visible = attention_mask[:, :, own, own]
-        outputs.append(sdpa_attention_forward(module, *parts, visible, **options)[0])
-        start += length
-    return torch.cat(outputs, dim=1), None
-
-
-AttentionInterface.register(BY_SAMPLE, attention_by_sample)
-AttentionMaskInterface.register(BY_SAMPLE, sdpa_mask)
-
-
-@contextmanager
-def attending_by_sample(model: PreTrainedModel) -> Iterator[None]:
-    """Let a model attend by sample for a while, if it uses ``sdpa`` on the CPU; else do nothing."""
-    usual = model.config._attn_implementation
-    wanted = usual == "sdpa" and model.device.type == "cpu"
-    if wanted:
-        model.set_attn_implementation(BY_SAMPLE)
-    try:
-        yield
-    finally:
-        if wanted:
-            model.set_attn_implementation(usual)
 
 
 class PackedTrainer(Trainer):
@@ -110,18 +48,19 @@ class PackedTrainer(Trainer):
         return super().compute_loss(model, inputs, *args, **options)
 
     @torch.no_grad()
-    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+    def evaluate(self, eval_dataset: Dataset | None = None, *_: Any, **__: Any) -> dict[str, float]:
         """Measure held-out examples, whatever the batch size, the collator and the number of processes.
 
         ``eval_loss`` is the mean over all supervised tokens; the Trainer's own is a mean over batches.
         ``eval_exact`` is the share of answers that greedy decoding would give after what stands before them:
         it would where each token of the answer is the likeliest after those before it.
         """
-        own = range(self.args.process_index, len(self.eval_dataset), self.args.world_size)
+        examples = self.eval_dataset if eval_dataset is None else eval_dataset
+        own = range(self.args.process_index, len(examples), self.args.world_size)
         size, sums = self.args.eval_batch_size, torch.zeros(4, dtype=torch.float64)
         self.model.eval()
         for start in tqdm(range(0, len(own), size), "evaluating", leave=False, delay=2):
-            rows = self.eval_dataset.select(own[start : start + size]).to_list()
+            rows = examples.select(own[start : start + size]).to_list()
             batch = self._prepare_inputs(self.data_collator(rows))
             for part in self._parts(batch):
                 sums += _scores(self.model, part).cpu()

@@ -15,11 +15,12 @@ from transformers import (
     get_linear_schedule_with_warmup,
 )
 
-from tinylib import models, train
+from chattune import add_adapters, fine_tune, prepare, train_last_layers
+from chattune.__main__ import main
+from chattune.runs import last_checkpoint
+from chattune.trainer import PackedTrainer
+from tinylib import models
 from tinylib.collate import PackedCollator, PaddedCollator
-from tinylib.packing import PackedTrainer
-from tinylib.runs import last_checkpoint
-from tinylib.train import add_adapters, fine_tune, prepare, train_last_layers
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
@@ -185,9 +186,9 @@ def test_bad_input_is_refused_before_any_training(fresh: Loaded) -> None:
     model, tokenizer = fresh
     with pytest.raises(ValueError, match="Chat 1: Message 1, of the assistant, is empty"):
         fine_tune(model, tokenizer, [CHATS[0], {"prompt": "Hi!", "completion": ""}])
-    with pytest.raises(ValueError, match="no chat to train on"):
+    with pytest.raises(ValueError, match="There is no chat: the data set is empty"):
         fine_tune(model, tokenizer, [])
-    with pytest.raises(ValueError, match="no chat to train on"):
+    with pytest.raises(ValueError, match="There is no chat: the data set is empty"):
         fine_tune(model, tokenizer, CHATS, max_length=3)
     with pytest.raises(ValueError, match=r"model.embed_tokens.weight is in bfloat16, too coarse"):
         fine_tune(model.bfloat16(), tokenizer, CHATS)
@@ -219,7 +220,7 @@ def test_adapters_alone_are_trained_and_merge_into_a_whole_model(fresh: Loaded, 
 
 @pytest.fixture
 def command(tinyllama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Run ``python -m tinylib.train``; return the folder of its output."""
+    """Run ``python -m chattune``; return the folder of its output."""
     data = tmp_path / "chats.jsonl"
     data.write_text("".join(json.dumps(chat) + "\n" for chat in CHATS), encoding="utf-8")
 
@@ -227,7 +228,7 @@ def command(tinyllama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         output = tmp_path / "out"
         given = ["--model", tinyllama_folder, "--data", data, "--output", output, *more]
         monkeypatch.setattr(sys, "argv", ["train", *map(str, given)])
-        train.main()
+        main()
         return output
 
     return run

@@ -18,10 +18,12 @@ from filelock import FileLock
 from training_data import CHATS as TRAINED
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tinylib import models, train
+from chattune import add_adapters, fine_tune, prepare, train_last_layers
+from chattune.__main__ import main
+from chattune.watch import Watch
+from tinylib import models
 from tinylib.data import load_chats
 from tinylib.generate import answer
-from tinylib.train import add_adapters, fine_tune, prepare
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 SAVING = {"per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 1}
@@ -68,7 +70,7 @@ def test_a_command(
     given += [places.get(option, option) for option in options]
     monkeypatch.setattr(sys, "argv", ["train", *map(str, given)])
     with pytest.raises(SystemExit) as ended:
-        train.main()
+        main()
     told = ended.value.code if isinstance(ended.value.code, str) else capsys.readouterr().err
     assert (1 if isinstance(ended.value.code, str) else ended.value.code) == code
     assert re.search(expected, told)
@@ -156,7 +158,7 @@ def test_another_run_is_not_resumed(
     before = {path: path.read_bytes() for path in interrupted.rglob("*") if path.is_file()}
     arguments = {"chats": TRAINED, **SAVING, **change}
     if "layers" in change:
-        train.train_last_layers(model, arguments.pop("layers"))
+        train_last_layers(model, arguments.pop("layers"))
     if "rank" in change:
         model = add_adapters(model, arguments.pop("rank"))
     if "shift" in change:
@@ -257,7 +259,7 @@ def test_a_disk_without_room_is_found_first(
     fresh: Callable[[], Loaded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
-    monkeypatch.setattr(train, "prepare", lambda *_: pytest.fail("too late"))
+    monkeypatch.setattr("chattune.train.prepare", lambda *_: pytest.fail("too late"))
     with pytest.raises(ValueError, match=r"too full: the training needs 0\.0 GB"):
         fine_tune(*fresh(), TRAINED, tmp_path)
 
@@ -266,19 +268,20 @@ FULL = """
 import resource, sys
 sys.path.insert(0, {tests!r})
 from training_data import CHATS
-from tinylib import models, train
+from chattune.__main__ import main
+from chattune.watch import Watch
 import json, pathlib
 pathlib.Path("chats.jsonl").write_text("".join(json.dumps(chat) + chr(10) for chat in CHATS))
 size = (pathlib.Path({model!r}) / "model.safetensors").stat().st_size
 options = ["--batch-size", "4", "--save-steps", "1"]
 sys.argv = ["train", "--data", "chats.jsonl", "--model", {model!r}, "--output", "out", *options]
-log = train._Watch.on_log
+log = Watch.on_log
 def later(watch, args, state, *rest, **more):
     log(watch, args, state, *rest, **more)
     if state.global_step == 2:  # the first checkpoint is whole
         resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2,) * 2)
-train._Watch.on_log = later
-train.main()
+Watch.on_log = later
+main()
 """
 
 
@@ -307,7 +310,7 @@ def test_ctrl_c_says_how_to_go_on(
     options = ["--batch-size", "4", "--save-steps", "1", "--model", str(tinyllama_folder)]
     given = ["train", "--data", str(data), "--output", str(tmp_path / "out"), *options]
     monkeypatch.setattr(sys, "argv", given)
-    step = train._Watch.on_log
+    step = Watch.on_log
 
     def stop(watch: Any, args: Any, state: Any, *rest: Any, **more: Any) -> None:
         step(watch, args, state, *rest, **more)
@@ -315,13 +318,13 @@ def test_ctrl_c_says_how_to_go_on(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(train._Watch, "on_log", stop)
+        patched.setattr(Watch, "on_log", stop)
         with pytest.raises(SystemExit) as ended:
-            train.main()
+            main()
     assert ended.value.code == 130
     assert re.search(r"Stopped\. .*With --resume it goes on from .*checkpoint-1", capsys.readouterr().err)
     monkeypatch.setattr(sys, "argv", [*given, "--resume"])
-    train.main()
+    main()
     assert "3 steps" in capsys.readouterr().out
 
 
@@ -393,7 +396,7 @@ def test_data_that_overwriting_would_remove_are_kept(
 def command_line(
     tinyllama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., None]:
-    """Run ``python -m tinylib.train`` into the folder ``out``."""
+    """Run ``python -m chattune`` into the folder ``out``."""
     (tmp_path / "chats.jsonl").write_bytes(lines(*TRAINED))
 
     def run(*more: Any) -> None:
@@ -406,6 +409,6 @@ def command_line(
             tinyllama_folder,
         ]
         monkeypatch.setattr(sys, "argv", ["train", *map(str, [*given, *more])])
-        train.main()
+        main()
 
     return run

@@ -25,6 +25,8 @@ def claimed(folder: Path, model: PreTrainedModel, size: int, resume: bool, overw
     source, own = Path(model.name_or_path).resolve(), folder.resolve()
     if source == own or (source.parent == own and source.name.startswith("checkpoint-")):
         raise ValueError(f"The model comes from {folder}, and would be overwritten: give another folder.")
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file: give a folder.")
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=0):

@@ -121,7 +121,7 @@ CHATS: dict[str, tuple[Any, int | str]] = {
     "a data set": (Dataset.from_list([PAIR]), 1),
     "rows of several forms": ([PAIR, {"messages": TWO}, TWO], 3),
     "the messages of one chat": (TWO, "Chat 0: A row needs"),
-    "no chats": ([], "no chat to train on"),
+    "no chats": ([], "There is no chat: the data set is empty"),
     "a chat that is a number": ([PAIR, 3], "Chat 1: A chat is text, .* not 3"),
     "a chat that is None": ([None], "Chat 0: A chat is text"),
     "words alone": (["Hi!"], "Chat 0: The chat has no message of the assistant's"),
@@ -215,7 +215,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
         }.items()
         for value in values
     },
-    "max_length 1": ({"max_length": 1}, "no chat to train on"),
+    "max_length 1": ({"max_length": 1}, "There is no chat: the data set is empty"),
     **{
         f"{name} that is text": ({name: "2"}, f"{name} must be a number, not '2'")
         for name in ("learning_rate", "num_train_epochs", "max_length", "weight_decay", "seed", "max_steps")
@@ -225,6 +225,11 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "resume without a folder": ({"resume": True}, "Give a folder"),
     "a folder without a name": ({"folder": ""}, "Give a folder"),
     "a folder of spaces": ({"folder": " "}, "Give a folder"),
+    "a folder that is a number": ({"folder": 3}, "The folder is a path, not 3"),
+    "a collator that is none": ({"collator": 3}, "The collator is called .*; 3 cannot be"),
+    "a misspelt setting": ({"learning_rat": 1e-4}, "takes no setting 'learning_rat'. Is it 'learning_rate'?"),
+    "a setting nothing is like": ({"zzz": 1}, r"takes no setting 'zzz'\.$"),
+    "what the folder says": ({"output_dir": "x"}, "takes no setting 'output_dir'"),
 }
 
 COMMANDS: dict[str, tuple[list[str], int | str, str]] = {
@@ -243,7 +248,7 @@ COMMANDS: dict[str, tuple[list[str], int | str, str]] = {
     "--save-steps 0": (["--save-steps", "0"], 1, "save_steps must be"),
     "--accumulate -1": (["--accumulate", "-1"], 1, "gradient_accumulation_steps must be"),
     "--output ''": (["--output", ""], 1, "Give a folder"),
-    "--output is a file": (["--output", "FILE"], 1, "FileExistsError: .*a.jsonl"),
+    "--output is a file": (["--output", "FILE"], 1, "a.jsonl is a file: give a folder"),
     "--output below a file": (["--output", "FILE/x"], 1, "NotADirectoryError: .*a.jsonl"),
     "--output is the model's": (["--output", "MODEL"], 1, "The model comes from"),
     "--output is the data's folder": (["--output", "FOLDER"], 1, r"holds something else \(a.jsonl\)"),

@@ -11,13 +11,14 @@ import torch
 from training_data import CHATS, PAD
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
+from chattune import fine_tune, prepare
+from chattune.attention import attending_by_sample
+from chattune.trainer import PackedTrainer
 from tinylib import models
 from tinylib.chat import chat_turns
 from tinylib.collate import PackedCollator, PaddedCollator
 from tinylib.generate import generate_alone
 from tinylib.labels import IGNORE_INDEX
-from tinylib.packing import PackedTrainer, attending_by_sample
-from tinylib.train import fine_tune, prepare
 
 TURNS = [
     {"role": "user", "content": CHATS[0]["prompt"]},
