@@ -30,6 +30,7 @@ model: $(READY)
 run: model
 	@$(BIN)/python tools/execute.py run
 	@$(BIN)/python -m sphinx --quiet -t run -d build/run-doctrees book build/run
+	@$(BIN)/python -m sphinx -W --keep-going --quiet -b revealjs -d build/slides-doctrees book/slides build/run/slides
 	@echo "open build/run/index.html"
 
 lab: model
@@ -38,6 +39,7 @@ lab: model
 # The lessons' stored outputs are shown, and nothing is run.
 book: $(READY)
 	@$(BIN)/python -m sphinx -W --keep-going --quiet -d build/doctrees book build/book
+	@$(BIN)/python -m sphinx -W --keep-going --quiet -b revealjs -d build/slides-doctrees book/slides build/book/slides
 	@echo "open build/book/index.html"
 
 # The book as one file, printed by Chromium or Chrome where there is one.
@@ -54,7 +56,7 @@ words: book
 	@echo "open http://127.0.0.1:8000 (Ctrl+C ends it)"
 	@$(BIN)/python -m http.server --directory build/book --bind 127.0.0.1 8000
 
-# The teacher's slides for 90 minutes.
+# The teacher's slides for 90 minutes alone; book and run carry them, too.
 slides: $(READY)
 	@$(BIN)/python -m sphinx -W --keep-going --quiet -b revealjs -d build/slides-doctrees book/slides build/slides
 	@echo "open build/slides/index.html"

@@ -32,7 +32,7 @@ REPOSITORY, TAG = publish.read_address()
 
 myst_enable_extensions = ["substitution"]
 myst_heading_anchors = 3
-exclude_patterns = ["slides"]  # `make slides` builds them
+exclude_patterns = ["slides"]  # they have settings of their own, and are built after the pages
 # Markdown that is made while the book is built; a page shows it with {{ name }}.
 myst_substitutions = {
     "cards": pages.cards(REPOSITORY, TAG),

@@ -86,8 +86,10 @@ def drop_unused(outdir: Path) -> None:
     """Take out of the theme's styles what is for classes that no page and no script names: three fifths.
 
     A selector with brackets stays: what is in them may be meant as *not* or as *one of these*.
+    The slides, which an earlier build has put there, have styles of their own.
     """
-    texts = [path.read_text(encoding="utf-8") for kind in ("*.html", "*.js") for path in outdir.rglob(kind)]
+    found = [path for kind in ("*.html", "*.js") for path in outdir.rglob(kind)]
+    texts = [path.read_text(encoding="utf-8") for path in found if outdir / "slides" not in path.parents]
     named = {word for text in texts for word in re.findall(r"[\w-]+", text)}
 
     def used(rule: re.Match[str]) -> str:

@@ -1,7 +1,10 @@
 """Sphinx's settings for the teacher's slides: ``make slides``. What they quote is taken from the lessons."""
 
+import shutil
 import sys
 from pathlib import Path
+
+from sphinx.application import Sphinx
 
 BOOK = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(BOOK), str(BOOK.parent / "tools")]
@@ -29,3 +32,19 @@ revealjs_script_conf = {
     "transition": "none",
 }
 revealjs_script_plugins = [{"name": "RevealNotes", "src": "revealjs/plugin/notes/notes.js"}]
+
+
+def drop_unused(app: Sphinx, error: Exception | None) -> None:
+    """Take out the themes and plugins that no slide uses: a third; some ask Google for fonts."""
+    revealjs = Path(app.outdir) / "_static" / "revealjs"
+    for theme in (revealjs / "dist" / "theme").glob("*.css"):
+        if theme.stem != revealjs_style_theme:
+            theme.unlink()
+    for plugin in (revealjs / "plugin").iterdir():
+        if plugin.name != "notes":
+            shutil.rmtree(plugin)
+
+
+def setup(app: Sphinx) -> None:
+    """Connect it."""
+    app.connect("build-finished", drop_unused)
