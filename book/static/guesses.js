@@ -75,14 +75,24 @@ function count(chosen) {
   return { answered: answered.length, right: answered.filter(each => each.right).length }
 }
 
-function tell(score, page) {
-  const { answered, right } = count(choices.of(page)), forget = document.createElement("button")
+// A button that asks once: it forgets what was answered on every page.
+function forgetting(after) {
+  const forget = document.createElement("button")
   forget.type = "button"
   forget.textContent = "Forget all"
-  forget.addEventListener("click", () => { choices.forget(); show(page); showProgress() })
+  forget.addEventListener("click", () => {
+    if (!confirm("Forget your answers on all pages? They cannot be brought back.")) return
+    choices.forget()
+    after()
+  })
+  return forget
+}
+
+function tell(score, page) {
+  const { answered, right } = count(choices.of(page))
   const here = `${questions.length} question${questions.length == 1 ? "" : "s"} on this page`
   score.replaceChildren(answered ? `${here}: ${answered} answered, ${right} right at first. ` : `${here}, with answers to press.`)
-  if (answered) score.append("Kept in this browser only. ", forget)
+  if (answered) score.append("Kept in this browser only. ", forgetting(() => show(page)))
 }
 
 // On the start page: how far one is, beside each lesson's link in the table.
@@ -102,13 +112,9 @@ function showProgress() {
     done.textContent = ` ${answered} of ${number} answered, ${right} right at first`
     link.after(done)
   }
-  const forget = document.createElement("button")
-  forget.type = "button"
-  forget.textContent = "Forget all"
-  forget.addEventListener("click", () => { choices.forget(); showProgress() })
   const told = `You have answered ${sum} of the ${all} questions in lessons and quiz, ${rightly} right at first.`
   box.replaceChildren(`${told} That is kept in this browser only. `)
-  if (sum) box.append(forget)
+  if (sum) box.append(forgetting(showProgress))
 }
 
 document.addEventListener("DOMContentLoaded", () => {

@@ -585,8 +585,13 @@ def test_a_guess_is_answered_and_remembered_until_one_forgets(book: Site, page: 
         "1 of 2 answered, 0 right at first"
         in page.get_by_role("row", name="01 · Garbled output").inner_text()
     )
-    page.get_by_role("button", name="Forget all").tap()
-    page.reload()
+    for answer in ("dismiss", "accept"):
+        assert "You have answered 2 of" in progress.inner_text()
+        page.once("dialog", lambda dialog, answer=answer: getattr(dialog, answer)())
+        with page.expect_event("dialog") as asked:
+            page.get_by_role("button", name="Forget all").tap()
+        assert "on all pages?" in asked.value.message
+        page.reload()
     assert "You have answered 0 of" in progress.inner_text()
 
 
