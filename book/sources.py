@@ -21,7 +21,8 @@ BOOK = ROOT / "book"
 COPIES = BOOK / NOTEBOOKS.name
 """The lessons' copies have the notebooks' own paths, so that a link to a notebook holds in both places."""
 TO_THE_REPOSITORY = re.compile(r"\[([^]]+)\]\(\.\./([^)]+)\)")
-SWITCHES = f"""Switch them yourself, and see what each position is asked for, what a model trained so says,
+SWITCHES = f"""(switches)=
+Switch them yourself, and see what each position is asked for, what a model trained so says,
 and its losses. (They are stored from these trainings of the course's own model; the page trains nothing.)
 
 {pages.shifts()}"""
