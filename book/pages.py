@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -75,11 +76,20 @@ def sections(app: Sphinx) -> list[list[str]]:
     found = []
     for page in sorted(app.env.found_docs):
         for section in app.env.get_doctree(page).findall(nodes.section):
-            own = [child for child in section.children if not isinstance(child, nodes.section | nodes.title)]
-            text = " ".join(" ".join(child.astext() for child in own).split())
+            text = " ".join(" ".join(open_texts(section)).split())
             title = section.next_node(nodes.title).astext()
             found.append([page, section["ids"][0], title, text])
     return found
+
+
+def open_texts(section: nodes.section) -> Iterator[str]:
+    """Yield the texts of a section of its own, without what is folded: it may be an answer."""
+    folded = 0
+    for child in section.children:
+        if isinstance(child, nodes.raw):
+            folded += child.astext().count("<details") - child.astext().count("</details>")
+        elif not folded and not isinstance(child, nodes.section | nodes.title):
+            yield child.astext()
 
 
 def drop_unused(outdir: Path) -> None:

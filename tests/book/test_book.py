@@ -418,6 +418,20 @@ def test_search_finds_the_attention_mask(book: Site, page: Any) -> None:
     assert page.locator(f'[id="{page.url.split("#")[1]}"]').count() == 1
 
 
+def test_search_lists_a_page_once_cuts_no_word_and_shows_no_folded_answer(book: Site, page: Any) -> None:
+    for asked in ("never stops", "mask", "nan"):
+        page.goto((book.folder / "search.html").as_uri() + f"?q={asked}")
+        page.get_by_text("Search finished").wait_for()
+        links = page.locator("#search-results li > a")
+        found = [link.split("#")[0] for link in links.evaluate_all("all => all.map(link => link.href)")]
+        assert len(set(found)) == len(found) > 2
+        assert f"found {len(found)} pages" in page.locator(".search-summary").inner_text()
+        whole = " ".join(text for *_, text in page.evaluate("unpack(window.SECTIONS)"))
+        assert not re.search(r"\b[a-d]\) [✓✗]|<details|card-name", whole)
+        for shown in page.locator(".excerpt p").all_inner_texts():
+            assert set(words(shown).split()) - {"…"} <= set(whole.split())
+
+
 @pytest.mark.parametrize(
     ("asked", "found"), [("stops", "It never stops"), ("nan", "My loss is NaN"), ("repeats", "It repeats")]
 )
