@@ -14,6 +14,7 @@ from typing import Any
 
 import nbformat
 import pages
+import publish
 from lessons import EVERY, LESSONS, NOTEBOOKS, QUIZ, ROOT, cells, read, title_and_aim
 from nbformat import NotebookNode
 
@@ -60,6 +61,8 @@ def copy_lessons(outputs: Path, repository: str, tag: str) -> None:
                 continue
             cell.outputs = [output for output in cell.outputs if not is_progress_bar(output)]
             for output in cell.outputs:
+                if output.get("data", {}).get("text/plain", "").startswith("Not answered yet"):
+                    output.data = {"text/html": to_do(path, repository, tag)}
                 if "image/png" in output.get("data", {}):
                     cell.metadata["mystnb"] = {"image": {"alt": output.data["text/plain"]}}
         if path == QUIZ:  # a page checks by itself
@@ -75,6 +78,15 @@ def progress() -> str:
     asked = {path.stem: markdown_of(path).count(REASONS) for path in EVERY}
     told = json.dumps({page: number for page, number in asked.items() if number})
     return f"<p id='progress' data-questions='{told}'></p>"
+
+
+def to_do(path: Path, repository: str, tag: str) -> str:
+    """Return what stands below an exercise that nobody has answered: on a page nobody can."""
+    notebook = f"{NOTEBOOKS.name}/{path.name}"
+    there = f"<code>{notebook}</code>"
+    if repository:
+        there += f' (<a href="{publish.links(repository, tag, notebook)["Colab"]}">open it in Colab</a>)'
+    return f"<p>Do it in the notebook, {there}: there this cell says whether your answer is right.</p>"
 
 
 def is_progress_bar(output: NotebookNode) -> bool:

@@ -207,6 +207,16 @@ def test_a_lesson_shows_its_outputs_and_keeps_its_solutions_folded(path: Path, s
         assert len(said(details)) > len(said(details.summary)) + 20, "a hint lies outside of its fold"
 
 
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_below_an_open_exercise_a_page_says_where_to_do_it(path: Path, site: Site) -> None:
+    data = [output.get("data", {}) for output in outputs(read(site.notebooks / path.name))]
+    is_open = sum(types.get("text/plain", "").startswith("Not answered yet") for types in data)
+    lines = [said(line) for line in site.lesson(path).select("article .cell_output p")]
+    told = [line for line in lines if line.startswith(f"Do it in the notebook, notebooks/{path.name}")]
+    assert len(told) == is_open > 0
+    assert "Not answered yet" not in said(site.lesson(path).article)
+
+
 def test_the_start_says_whose_outputs_these_are(book: Site, run: Site) -> None:
     stored, own = said(book.pages["index.html"].article), said(run.pages["index.html"].article)
     assert "the outputs that are stored with the lessons" in stored
