@@ -171,6 +171,7 @@ def complete(app: Sphinx, page: str, template: str, context: dict[str, Any], doc
             "body": f"Page {page}, {tag}:\n\n",
         }
         context["report"] = f"{repository}/issues/new?{urlencode(told)}"
+    scripts = []
     if '<div class="slider">' in body:
         scripts = ["unpack.js", "states.js", "slider.js"]
         app.add_css_file("words.css")
@@ -181,9 +182,11 @@ def complete(app: Sphinx, page: str, template: str, context: dict[str, Any], doc
         scripts = ["unpack.js", "combinations.js", "shifts.js"]
     elif page == "search":
         scripts = ["unpack.js", "sections.js", "excerpts.js"]
-    else:
-        scripts = ["filter.js"] if page == "symptoms" else []
-    for script in scripts:
+    elif page == "symptoms":
+        scripts = ["filter.js"]
+    if grid in body:
+        scripts += ["unpack.js", "folds.js"]
+    for script in dict.fromkeys(scripts):
         app.add_js_file(script, loading_method="defer")
 
 

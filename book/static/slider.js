@@ -3,6 +3,7 @@
 "use strict"
 
 const MOST_PADS = 64
+const FEW_PADS = 8 // more are folded in the row, until somebody opens them
 
 // Which state answers a setting. With the mask the number of pads changes nothing, on the right from the first on.
 function keyOf(prompt, pads, mask, side) {
@@ -26,6 +27,8 @@ function build(box, states) {
   const bars = element("div", { class: "bars", role: "img" })
   const next = element("ol", { class: "next" })
   const grid = element("div", { class: "tokens", tabindex: 0, role: "group", "aria-label": "The tokens of the row" })
+
+  let padsFolded = true
 
   function show() {
     const number = Number(pads.value), side = sides.find(each => each.checked).value
@@ -71,8 +74,17 @@ function build(box, states) {
       bar.style.width = `${percent}%`
       return element("li", {}, element("code", {}, token), element("span", { class: "percent" }, `${percent} %`), bar)
     }))
-    grid.replaceChildren(...tokens.map((token, i) => element("span", { class: isPad[i] ? "pad" : "real" },
-      element("code", {}, token), element("small", {}, mask.checked ? (isPad[i] ? "0" : "1") : "·"))))
+    const cells = tokens.map((token, i) => element("span", { class: isPad[i] ? "pad" : "real" },
+      element("code", {}, token), element("small", {}, mask.checked ? (isPad[i] ? "0" : "1") : "·")))
+    const between = cells.filter((_, i) => isPad[i]).slice(1, -1) // all but the first pad and the last
+    if (between.length > FEW_PADS) {
+      const button = foldButton(`… ${between.length} pads …`, folded => {
+        padsFolded = folded
+        between.forEach(cell => { cell.hidden = folded })
+      }, padsFolded)
+      cells.splice(cells.indexOf(between[0]), 0, button)
+    }
+    grid.replaceChildren(...cells)
   }
 
   const controls = element("div", { class: "controls" },

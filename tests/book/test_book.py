@@ -501,6 +501,7 @@ OF_THE_THEME = {"region: .sidebar-primary-items__start > .sidebar-primary-item:n
     ("name", "scheme"),
     [
         ("index.html", "light"),
+        (page_of(LESSONS[1]), "light"),
         (page_of(LESSONS[3]), "dark"),
         ("symptoms.html", "light"),
         (page_of(EVERY[-1]), "dark"),
@@ -539,6 +540,35 @@ def test_the_slider_answers_to_keys_and_touch(book: Site, page: Any) -> None:
             for count in range(65):
                 pads.fill(str(count))
                 assert slider.locator(".next li").count() == 5
+
+
+def test_many_pads_are_folded_until_one_opens_them(book: Site, page: Any) -> None:
+    page.goto((book.folder / page_of(LESSONS[1])).as_uri())
+    two_rows, masked = page.get_by_role("group", name="Token grid").all()
+    for grid, lines in ((two_rows, 1), (masked, 2)):
+        button = grid.get_by_role("button", name="64 the same")
+        pads, hidden = grid.locator("td", has_text="<|im_end|>"), grid.locator("td[hidden]")
+        before = pads.filter(visible=True).count()
+        assert hidden.count() == 64 * lines
+        button.press("Enter")
+        assert hidden.count() == 0
+        assert pads.filter(visible=True).count() == before + 64
+        widths = grid.locator("tr").evaluate_all("rows => rows.map(row => row.cells.length)")
+        assert len(set(widths)) == 1, "a column has slipped"
+    masked.get_by_role("button").tap()
+    assert masked.locator("td[hidden]").count() == 64 * 2
+
+    page.goto((book.folder / "index.html").as_uri())
+    slider = page.locator(".slider")
+    slider.locator("summary").first.tap()
+    pads = slider.locator(".tokens .pad")
+    assert pads.filter(visible=True).count() == 2
+    slider.get_by_role("button", name="62 pads").press("Enter")
+    assert pads.filter(visible=True).count() == 64
+    slider.get_by_role("slider").fill("40")
+    assert pads.filter(visible=True).count() == 40, "what is open stays open"
+    slider.get_by_role("button", name="38 pads").tap()
+    assert pads.filter(visible=True).count() == 2
 
 
 def test_from_a_disk_the_model_cannot_be_loaded_and_the_page_says_so(book: Site, page: Any) -> None:
@@ -624,6 +654,8 @@ def test_without_scripts_a_picture_stands_there_and_reasons_are_folded(book: Sit
     page.goto((book.folder / page_of(LESSONS[1])).as_uri())
     assert page.locator(".slider img").is_visible()
     assert page.locator("summary", has_text="Reasons").first.is_visible()
+    assert page.locator("[aria-label='Token grid'] tr").first.locator("td").count() == 103
+    assert page.locator("td[hidden]").count() == 0
     page.goto((book.folder / page_of(LESSONS[3])).as_uri())
     still = page.locator(".shifts").inner_text()
     assert all(
