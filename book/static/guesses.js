@@ -112,8 +112,9 @@ function showProgress() {
     done.textContent = ` ${answered} of ${number} answered, ${right} right at first`
     link.after(done)
   }
-  const told = `You have answered ${sum} of the ${all} questions in lessons and quiz, ${rightly} right at first.`
-  box.replaceChildren(`${told} That is kept in this browser only. `)
+  const told = sum ? `You have answered ${sum} of the ${all} questions in lessons and quiz, ${rightly} right at first.`
+    : `Lessons and quiz ask you ${all} questions.`
+  box.replaceChildren(`${told} ${sum ? "That is" : "What you answer is"} kept in this browser only. `)
   if (sum) box.append(forgetting(showProgress))
 }
 

@@ -23,7 +23,7 @@
   function whyNot() {
     if (location.protocol == "file:")
       return "Not here: this page was opened from a disk, and a browser lets such a page read no other file. " +
-        "Where the book is served it works; on your own machine, by make words."
+        "Where the book is served it works; on your own machine, type “make words” in the course's folder."
     if (!isSecureContext)
       return "Not here: a browser checks files only for pages that it has over https, or from its own machine."
     try {
