@@ -7,10 +7,11 @@
 | `examples` | chats | what is trained on, in a file |
 | `trainable` | a model | its last layers, or adapters beside it, as what is trained |
 | `attention` | a packed row | each sample's attention on its own |
-| `trainer` | batches | a Trainer that computes nothing for nothing, and an evaluation of tokens |
+| `trainer` | batches | a Trainer that scores only where a label is, and an evaluation of tokens |
 | `runs` | a folder | one that knows whose it is, in which nothing is lost or left half-written |
 | `watch` | a training | a bar, and an end where it diverges |
 | `train` | model, chats | a trained model and its losses |
+| `__main__` | a command line | the same, from files |
 
 No room imports one that comes below it.
 """

@@ -1,4 +1,4 @@
-"""From chats to the examples that a training takes, in a file: memory does not grow with the data."""
+"""From chats to the examples that a training takes."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -27,7 +27,8 @@ def prepare(
         tokenizer: With the model's chat template.
         chats: A data set of ``datasets``, a DataFrame, or any rows that `tinylib.chat.as_messages` reads.
         max_length: The most tokens of a chat; what does not fit is left out or shortened, and told.
-        folder: Where the examples lie in a file; default: they are in memory.
+        folder: Where the examples are written, to ``<name>s.arrow``: memory does not grow with the data;
+            default: they are in memory.
         name: What messages call one of these chats.
 
     Raises:
@@ -38,12 +39,11 @@ def prepare(
     if hasattr(chats, "iloc"):  # pandas fills with NaN what a row has not
         filled = chats.astype(object).where(chats.notna(), None)
         chats = filled.to_dict("records") if hasattr(chats, "columns") else filled.tolist()
-    if not isinstance(chats, Dataset):
-        chats = [chats] if isinstance(chats, Mapping) else list(chats)
+    chats = [chats] if isinstance(chats, Mapping) else chats
     logging.warning_once.cache_clear()  # what these chats have and is not used is told again
     file = str(folder / f"{name}s.arrow") if folder else None
     writer = ArrowWriter(path=file, stream=None if file else BufferOutputStream())
-    too_long, shortened = [], []
+    too_long, shortened, kept = [], [], 0
     for i, chat in enumerate(tqdm(chats, desc="preparing", unit="chat", leave=False, delay=2)):
         try:
             example = training_example(tokenizer, chat, max_length)
@@ -55,11 +55,12 @@ def prepare(
             if example.pop("dropped"):
                 shortened.append(i)
             writer.write(example)
+            kept += 1
     for which, what in [(too_long, "left out: their first answer does not fit"), (shortened, "shortened")]:
         if which:
             numbers = ", ".join(map(str, which[:10])) + (", …" if len(which) > 10 else "")
             print(f"{len(which)} {name}s {what} (max_length={max_length}; numbers {numbers})")
-    if len(too_long) == len(chats):
+    if not kept:
         raise ValueError(f"There is no {name}: the data set is empty, or none fits into max_length.")
     writer.finalize(close_stream=file is not None)
     return Dataset.from_file(file) if file else Dataset.from_buffer(writer.stream.getvalue())

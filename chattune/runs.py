@@ -1,10 +1,11 @@
-"""The folder of a training: it knows whose it is, and nothing in it is lost or left half-written."""
+"""The folder of a training: it knows whose it is, and nothing finished in it is lost or half-written."""
 
 import json
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,23 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 from filelock import FileLock, Timeout
 from safetensors import safe_open
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainingArguments
 
 RUN = "training.json"  # what a run is made of
-CHANGES_NOTHING = ("logging", "save", "report", "dataloader", "eval", "per_device_eval", "disable", "ddp")
+MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*config.json")
 ANEW = "overwrite=True (--overwrite) begins anew in it"
+CHANGES_NOTHING = (
+    "logging", "save", "report", "eval", "per_device_eval", "disable", "ddp",
+    "dataloader_num_workers", "dataloader_pin", "dataloader_persistent", "dataloader_prefetch",
+)  # fmt: skip
 
 
 @contextmanager
 def claimed(folder: Path, model: PreTrainedModel, size: int, resume: bool, overwrite: bool) -> Iterator[None]:
-    """Hold a folder for one training, which is to write ``size`` bytes there; a ValueError if it may not."""
+    """Hold a folder for one training, which is to write ``size`` bytes there; a ValueError if it may not.
+
+    What ends the training from outside, such as a full disk or Ctrl-C, gets a note on how to go on.
+    """
     source, own = Path(model.name_or_path).resolve(), folder.resolve()
     if source == own or (source.parent == own and source.name.startswith("checkpoint-")):
         raise ValueError(f"The model comes from {folder}, and would be overwritten: give another folder.")
@@ -30,51 +38,98 @@ def claimed(folder: Path, model: PreTrainedModel, size: int, resume: bool, overw
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=0):
-            found = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - {RUN}
-            going_on = resume and bool(_checkpoints(folder))
-            holds = "a finished training, and no checkpoint" if resume else "a training: --resume goes on"
-            if _made_of(folder) is None:
-                holds, going_on = f"something else ({min(found, default='')})", False
-            if found and not going_on and not overwrite:
-                raise ValueError(f"{folder} holds {holds}. Give another folder; {ANEW}.")
+            _refuse_anothers(folder, resume, overwrite)
             if (free := shutil.disk_usage(folder).free) < size:
-                needed = f"{size / 1e9:.1f} GB, for the model and a checkpoint; {free / 1e9:.1f} GB are free"
-                raise ValueError(f"The disk of {folder} is too full: the training needs {needed}.")
+                needed = f"needs {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+                raise ValueError(f"The disk of {folder} is too full: what the training writes {needed}.")
             yield
     except Timeout as error:
         raise ValueError(f"Another training is writing to {folder}: wait for it, or give another.") from error
-    except BaseException as error:  # a full disk, Ctrl-C
-        if not isinstance(error, ValueError):
-            newest = max(folder.rglob("*"), key=lambda path: path.stat().st_mtime, default=folder)
-            found = last_checkpoint(folder) or "the beginning, since there is no checkpoint"
-            error.add_note(f"{newest} was written last. With --resume it goes on from {found}.")
+    except BaseException as error:
+        # A setting that made no sense, or a training that diverged, would do so again.
+        if not isinstance(error, ValueError | FloatingPointError):
+            with suppress(OSError):
+                newest = max(folder.rglob("*"), key=lambda path: path.stat().st_mtime, default=folder)
+                found = last_checkpoint(folder) or "the beginning, since there is no checkpoint"
+                error.add_note(f"{newest} was written last. With --resume it goes on from {found}.")
         raise
 
 
-def begin(
-    folder: Path, model: PreTrainedModel, rows: Dataset, settings: Mapping[str, Any], resume: bool
-) -> None:
-    """Write down what a run is made of. To resume, compare it first: a ValueError says what differs."""
-    chats, weights = Hasher(), dict(model.named_parameters())
+def _refuse_anothers(folder: Path, resume: bool, overwrite: bool) -> None:
+    """Raise a ValueError if ``folder`` holds something that may not be written over."""
+    found = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - {RUN}
+    run = _made_of(folder)  # where no training wrote it, it is not overwritten either
+    if not found or overwrite:
+        return
+    if run is None:
+        holds = f"something else ({min(found)})"
+    elif resume and _checkpoints(folder):
+        return
+    elif resume:
+        holds = "a finished training, and no checkpoint"
+    else:
+        holds = "a training" + (": --resume goes on" if _checkpoints(folder) else "")
+    raise ValueError(f"{folder} holds {holds}. Give another folder; {ANEW}.")
+
+
+def bytes_to_write(model: PreTrainedModel, checkpoints: bool) -> int:
+    """Count the bytes of a saved model and, if there are any, of a checkpoint: with AdamW's two averages."""
+    trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    saved = trained if hasattr(model, "peft_config") else model.get_memory_footprint()
+    return saved + (saved + 2 * trained if checkpoints else 0)
+
+
+def made_of(model: PreTrainedModel, rows: Dataset, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Tell what a run is made of: data, model, trained parts, and the settings that change its result."""
+    data, weights = Hasher(), dict(model.named_parameters())
     for table in rows.with_format("arrow").iter(1000):
         for batch in table.combine_chunks().to_batches():
-            chats.update(batch.serialize().to_pybytes())
+            data.update(batch.serialize().to_pybytes())
     # Of each weight a few numbers, since another model differs in all. Adapters begin at random.
     some = {name: w.detach().flatten()[:: w.numel() // 64 + 1].tolist() for name, w in weights.items()}
-    run = {"model": model.name_or_path, "rows": len(rows), "chats": chats.hexdigest()}
+    run = {"model": model.name_or_path, "rows": len(rows), "chats": data.hexdigest()}
     run["weights"] = Hasher.hash([values for name, values in some.items() if "lora_" not in name])
     run["trained"] = Hasher.hash([(name, *w.shape) for name, w in weights.items() if w.requires_grad])
     run |= {name: value for name, value in settings.items() if not name.startswith(CHANGES_NOTHING)}
-    run = json.loads(json.dumps(run, default=str))
-    if resume and (old := _made_of(folder)):
-        # The model's name is a path, which can be written in several ways: its weights are compared.
-        differ = [name for name in old | run if old.get(name) != run.get(name) and name != "model"]
-        if differ:
-            said = "; ".join(f"{name}: {old.get(name)}, now {run.get(name)}" for name in differ)
-            raise ValueError(f"{folder} is another run's ({said}), and cannot be resumed; {ANEW}.")
-    for checkpoint in [] if resume else _checkpoints(folder):
-        (Path.unlink if checkpoint.is_symlink() else shutil.rmtree)(checkpoint)
+    return _as_json(run)
+
+
+def check_same(folder: Path, run: Mapping[str, Any]) -> None:
+    """Raise a ValueError that says what differs, if ``folder`` holds a run that is made of something else."""
+    if (old := _made_of(folder)) is None:
+        return
+    usual = _as_json({field.name: field.default for field in fields(TrainingArguments)})
+    was, now = usual | old, usual | run
+    # The model's name is a path, which can be written in several ways: its weights are compared.
+    differ = [name for name in old | run if was.get(name) != now.get(name) and name != "model"]
+    if differ:
+        said = "; ".join(f"{name}: {was.get(name)}, now {now.get(name)}" for name in differ)
+        raise ValueError(f"{folder} is another run's ({said}), and cannot be resumed; {ANEW}.")
+
+
+def write_made_of(folder: Path, run: Mapping[str, Any]) -> None:
+    """Write down what the run in ``folder`` is made of."""
     (folder / RUN).write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints in ``folder``; of one that is a link, the link."""
+    for checkpoint in _checkpoints(folder):
+        (Path.unlink if checkpoint.is_symlink() else shutil.rmtree)(checkpoint)
+
+
+def remove_model(folder: Path) -> None:
+    """Remove the files of a model in ``folder``: beside those of another kind they would be loaded, too.
+
+    So transformers puts the adapters of one run on the weights of another, if both lie there.
+    """
+    for path in [path for pattern in MODEL_FILES for path in folder.glob(pattern)]:
+        path.unlink()
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values as they are read again."""
+    return json.loads(json.dumps(values, default=str))
 
 
 def _made_of(folder: Path) -> dict[str, Any] | None:
@@ -83,9 +138,11 @@ def _made_of(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         run = json.loads((folder / RUN).read_text(encoding="utf-8"))
-        return {"weights": run["weights"], **run}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / RUN} is damaged, or no training's ({error!r:.80}): move it.") from error
+    except ValueError as error:
+        raise ValueError(f"{folder / RUN} is damaged ({error}): move it.") from error
+    if not isinstance(run, dict) or "weights" not in run:
+        raise ValueError(f"{folder / RUN} is no training's: move it.")
+    return run
 
 
 def _checkpoints(folder: str | Path) -> list[Path]:

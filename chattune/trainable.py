@@ -10,7 +10,7 @@ def train_last_layers(model: PreTrainedModel, count: int) -> None:
     """Let only the last layers of a Llama-type model be trained; a ValueError if it has not as many."""
     layers = model.model.layers
     if not 1 <= count <= len(layers):
-        raise ValueError(f"count must be 1 to {len(layers)}, the number of the model's layers, not {count}.")
+        raise ValueError(f"Of the model's layers the last 1 to {len(layers)} can be trained, not {count}.")
     model.requires_grad_(False)
     layers[-count:].requires_grad_(True)
 
@@ -18,10 +18,10 @@ def train_last_layers(model: PreTrainedModel, count: int) -> None:
 def add_adapters(model: PreTrainedModel, rank: int) -> torch.nn.Module:
     """Put LoRA adapters of scale 2 beside every linear layer but the output layer; they alone are trained.
 
-    They are in float32, also beside weights in 16 bits.
+    They are in float32, also beside weights in 16 bits. A rank below 1 is a ValueError.
     """
     if rank < 1:
-        raise ValueError(f"The rank of adapters (--lora) must be at least 1, not {rank}.")
+        raise ValueError(f"The rank of adapters must be at least 1, not {rank}.")
     from peft import LoraConfig, get_peft_model  # costs a second, and few need it
 
     settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -30,8 +30,8 @@ def add_adapters(model: PreTrainedModel, rank: int) -> torch.nn.Module:
         return get_peft_model(model, settings)
 
 
-def check_trainable(model: PreTrainedModel) -> int:
-    """Count the bytes of what is to be trained; a ValueError if there is nothing, or something in 16 bits."""
+def check_trainable(model: PreTrainedModel) -> None:
+    """Raise a ValueError if no parameter is to be trained, or one that is in 16 bits."""
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trained:
         raise ValueError("No parameter of the model is to be trained: each has requires_grad=False.")
@@ -41,4 +41,3 @@ def check_trainable(model: PreTrainedModel) -> int:
                 f"{name} is in {str(parameter.dtype)[6:]}, too coarse for the small steps of training. Load "
                 "the model with dtype=torch.float32; for speed on a GPU add bf16=True here."
             )
-    return sum(parameter.nbytes for parameter in trained.values())

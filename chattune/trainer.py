@@ -21,8 +21,9 @@ from tinylib.labels import IGNORE_INDEX, shift
 class PackedTrainer(Trainer):
     """``transformers.Trainer``, but it scores only where a label is, and on a CPU one packed row at a time.
 
-    Losses and gradients are the same; it saves work on the vocabulary, and there a batch takes the memory of
-    its longest row. For models whose ``forward`` takes ``logits_to_keep``.
+    Losses and gradients are the same, padded or packed. It saves work on the vocabulary; on a CPU a packed
+    batch takes the memory of its longest row, and what fills rows up costs nothing. For models whose
+    ``forward`` takes ``logits_to_keep``.
     """
 
     def __init__(self, model: PreTrainedModel, args: TrainingArguments, **options: Any) -> None:
@@ -42,13 +43,15 @@ class PackedTrainer(Trainer):
         """Compute the loss as the Trainer does, from the logits where a label is."""
         if "labels" not in inputs:
             raise ValueError("The batch has no labels: a collator for training must put them in.")
-        kept = _has_label(shift(inputs["labels"]))
+        kept = _columns_with_a_label(shift(inputs["labels"]))
         # With a cache transformers does not look for packed samples; its Trainer before 5 leaves it on.
         inputs = {**inputs, "logits_to_keep": kept, "use_cache": False}
         return super().compute_loss(model, inputs, *args, **options)
 
     @torch.no_grad()
-    def evaluate(self, eval_dataset: Dataset | None = None, *_: Any, **__: Any) -> dict[str, float]:
+    def evaluate(
+        self, eval_dataset: Dataset | None = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
         """Measure held-out examples, whatever the batch size, the collator and the number of processes.
 
         ``eval_loss`` is the mean over all supervised tokens; the Trainer's own is a mean over batches.
@@ -64,16 +67,21 @@ class PackedTrainer(Trainer):
             batch = self._prepare_inputs(self.data_collator(rows))
             for part in self._parts(batch):
                 sums += _scores(self.model, part).cpu()
-        loss, tokens, answers, wrong = self.accelerator.reduce(sums.float().to(self.args.device)).tolist()
-        metrics = {"eval_loss": loss / tokens, "eval_exact": 1 - wrong / answers}
+        sums = sums.float().to(self.args.device)  # Apple's GPUs have no float64
+        loss, tokens, answers, wrong = self.accelerator.reduce(sums).tolist()
+        metrics = {
+            f"{metric_key_prefix}_loss": loss / tokens,
+            f"{metric_key_prefix}_exact": 1 - wrong / answers,
+        }
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _parts(self, batch: dict[str, Any]) -> Iterable[dict[str, Any]]:
-        """Cut a packed batch as the device likes it: a CPU takes a row at a time, a card all at once.
+        """Cut a packed batch as the device likes it: a CPU takes a row at a time, without what fills it up.
 
-        On an H200 rows of 512 tokens one by one are a tenth as fast as together: the card waits for each.
+        A card takes all rows at once, filled up: on an H200 rows of 512 tokens one by one are a tenth as
+        fast, since it waits for each. Several processes on CPUs, and flash attention, take one long row.
         """
         on_cpu = self.args.device.type == "cpu"
         if "position_ids" not in batch or "attention_mask" in batch:  # it is not packed
@@ -88,7 +96,7 @@ class PackedTrainer(Trainer):
 def _scores(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Sum the loss over the supervised tokens; count these, the answers, and those that are not exact."""
     labels = shift(batch["labels"])
-    kept, supervised = _has_label(labels), labels != IGNORE_INDEX
+    kept, supervised = _columns_with_a_label(labels), labels != IGNORE_INDEX
     inputs = {name: values for name, values in batch.items() if name != "labels"}
     logits = model(**inputs, logits_to_keep=kept, use_cache=False).logits[supervised[:, kept]].float()
     # An answer begins where the label before it is none: none is in a row's last column, once shifted.
@@ -99,7 +107,7 @@ def _scores(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Ten
     return torch.stack([loss, supervised.sum(), begins.sum(), torch.tensor(len(wrong)).to(loss)])
 
 
-def _has_label(labels: torch.Tensor) -> torch.Tensor:
+def _columns_with_a_label(labels: torch.Tensor) -> torch.Tensor:
     """Tell the columns in which any row has a label; bool of shape ``(seq,)``."""
     return (labels != IGNORE_INDEX).any(dim=0)
 
@@ -109,7 +117,7 @@ def _mean_of_the_step(
 ) -> torch.Tensor:
     """Sum the loss where a label is, over the supervised tokens of the whole optimizer step."""
     labels = shift(labels)
-    labels = labels[:, _has_label(labels)].flatten()
+    labels = labels[:, _columns_with_a_label(labels)].flatten()
     logits = outputs.logits.flatten(0, -2).float()
     options = {"ignore_index": IGNORE_INDEX, "label_smoothing": label_smoothing, "reduction": "sum"}
     total = cross_entropy(logits, labels, **options)

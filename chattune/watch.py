@@ -1,5 +1,6 @@
 """What is shown of a training, and its end where it diverges."""
 
+import math
 from typing import Any
 
 import torch
@@ -38,6 +39,14 @@ class Watch(TrainerCallback):
         """Look at weights that are to be saved: only here is it known that each epoch's checkpoint is due."""
         self._check_what_is_saved(args, state, control, model)
 
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+        """Show the losses; end a training whose loss is not finite: with float16 nothing else tells it."""
+        if not math.isfinite(logs.get("loss", 0.0)):
+            self._end("the loss", state.global_step, args, state)
+        new = {name: logs[name] for name in ("loss", "eval_loss", "eval_exact") if name in logs}
+        self.shown |= {name: f"{value:.3f}" for name, value in new.items()}
+        self.bar.set_postfix(self.shown)
+
     def _check_what_is_saved(self, args: Any, state: Any, control: Any, model: Any) -> None:
         due = control.should_save or state.global_step == state.max_steps
         if due and (name := not_finite(model)):
@@ -50,9 +59,3 @@ class Watch(TrainerCallback):
             f"were {losses[-3:]}. Try a learning rate below {args.learning_rate:g}, float32 if it ran in 16 "
             "bits, and look for rows without a label."
         )
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
-        """Show the losses."""
-        new = {name: logs[name] for name in ("loss", "eval_loss", "eval_exact") if name in logs}
-        self.shown |= {name: f"{value:.3f}" for name, value in new.items()}
-        self.bar.set_postfix(self.shown)

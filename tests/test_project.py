@@ -129,3 +129,14 @@ def test_arrows_run_toward_tinylib_only_and_never_in_a_circle() -> None:
         house = module.split(".")[0]
         assert {name.split(".")[0] for name in imported} <= {house, "tinylib"}, module
     TopologicalSorter(graph).prepare()  # or CycleError, with the circle
+
+
+@pytest.mark.parametrize("house", ["tinylib", "chattune"])
+def test_the_map_names_every_room_and_none_imports_one_below_it(house: str) -> None:
+    graph = {module: imported for module, imported in imports().items() if module.startswith(f"{house}.")}
+    table = ast.get_docstring(ast.parse((ROOT / house / "__init__.py").read_text(encoding="utf-8")))
+    firsts = [line.split("|")[1] for line in str(table).splitlines() if line.startswith("| `")]
+    rooms = [f"{house}.{room}" for first in firsts for room in re.findall(r"`(\w+)`", first)]
+    assert sorted(rooms) == sorted(graph)
+    for number, room in enumerate(rooms):
+        assert graph[room] & graph.keys() <= set(rooms[:number]), room

@@ -2,10 +2,10 @@
 
 | room | takes | gives |
 |---|---|---|
-| `quiet` | | what the libraries say unasked, collected or hidden |
-| `fetch`, `models` | a name | a chat model and its tokenizer; the shipped one is fetched once |
-| `data` | a name or a file | chats |
+| `quiet` | | what the libraries say unasked, collected or hidden; errors of a command in one line |
+| `fetch`, `models` | a name | a chat model and its tokenizer, loaded or saved; the shipped one is fetched |
 | `chat` | messages | what is read and what is said, as token ids, cut at the exact boundary |
+| `data` | a name or a file | chats |
 | `labels` | those ids | labels, and the losses of both conventions |
 | `padding` | rows of ids | a rectangle: `input_ids`, `attention_mask`, `position_ids` |
 | `collate` | a list of examples | one batch, padded or packed |

@@ -229,6 +229,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "a collator that is none": ({"collator": 3}, "The collator is called .*; 3 cannot be"),
     "a misspelt setting": ({"learning_rat": 1e-4}, "takes no setting 'learning_rat'. Is it 'learning_rate'?"),
     "a setting nothing is like": ({"zzz": 1}, r"takes no setting 'zzz'\.$"),
+    **{f"{name} nan": ({name: NAN}, f"{name} must be a number") for name in ("weight_decay", "warmup_steps")},
     "what the folder says": ({"output_dir": "x"}, "takes no setting 'output_dir'"),
 }
 
@@ -239,9 +240,9 @@ COMMANDS: dict[str, tuple[list[str], int | str, str]] = {
     "--batch-size 0": (["--batch-size", "0"], 1, "per_device_train_batch_size must be"),
     "--batch-size 1.5": (["--batch-size", "1.5"], 2, "invalid int value"),
     "--learning-rate inf": (["--learning-rate", "inf"], 1, "learning_rate must be"),
-    "--lora 0": (["--lora", "0"], 1, r"rank of adapters \(--lora\) must be at least 1, not 0"),
-    "--last-layers 0": (["--last-layers", "0"], 1, "count must be 1 to 4"),
-    "--last-layers 5": (["--last-layers", "5"], 1, "count must be 1 to 4"),
+    "--lora 0": (["--lora", "0"], 1, "rank of adapters must be at least 1, not 0"),
+    "--last-layers 0": (["--last-layers", "0"], 1, "the last 1 to 4 can be trained, not 0"),
+    "--last-layers 5": (["--last-layers", "5"], 1, "the last 1 to 4 can be trained, not 5"),
     "--lora and --last-layers": (["--lora", "4", "--last-layers", "1"], 2, "not allowed with"),
     "--resume and --overwrite": (["--resume", "--overwrite"], 2, "not allowed with"),
     "--max-length 0": (["--max-length", "0"], 1, "max_length must be"),

@@ -90,11 +90,8 @@ def test_a_diverging_training_keeps_the_last_good_checkpoint(
     model, tokenizer = fresh()
     with pytest.raises(FloatingPointError, match="in step 2 the loss or a gradient") as raised:
         fine_tune(model, tokenizer, TRAINED, tmp_path, learning_rate=1000, **SAVING)
-    assert "goes on from" in raised.value.__notes__[0]
+    assert not hasattr(raised.value, "__notes__")  # going on from there, it would diverge again
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-1"]
-    models.load(tmp_path / "checkpoint-1") if (
-        tmp_path / "checkpoint-1" / "tokenizer.json"
-    ).exists() else None
     assert not (tmp_path / "model.safetensors").exists()
 
 
@@ -135,8 +132,9 @@ CHANGED: dict[str, tuple[dict[str, Any], str]] = {
     "a learning rate": ({"learning_rate": 1e-3}, "learning_rate: 0.0002, now 0.001"),
     "epochs": ({"num_train_epochs": 2}, "num_train_epochs: 1, now 2"),
     "a batch size": ({"per_device_train_batch_size": 2}, "per_device_train_batch_size: 4, now 2"),
-    "a seed": ({"seed": 1}, "seed: None, now 1"),
+    "a seed": ({"seed": 1}, "seed: 42, now 1"),
     "max_length": ({"max_length": 100}, "max_length: 2048, now 100"),
+    "an incomplete last batch": ({"dataloader_drop_last": True}, "dataloader_drop_last: False, now True"),
     "the trained part": ({"layers": 1}, "trained: "),
     "adapters": ({"rank": 4}, "trained: "),
     "the model": ({"shift": 0.5}, "weights: "),
@@ -170,9 +168,8 @@ def test_another_run_is_not_resumed(
 
 
 def test_what_changes_nothing_may_change(fresh: Callable[[], Loaded], interrupted: Path) -> None:
-    losses = fine_tune(
-        *fresh(), TRAINED, interrupted, resume=True, **{**SAVING, "save_steps": 2, "logging_steps": 3}
-    )
+    same = {**SAVING, "save_steps": 2, "logging_steps": 3, "seed": 42}  # which is what it was
+    losses = fine_tune(*fresh(), TRAINED, interrupted, resume=True, **same)
     assert len(losses) == 3
 
 
@@ -180,7 +177,7 @@ def test_a_training_is_not_overwritten_unasked(fresh: Callable[[], Loaded], tmp_
     model, tokenizer = fresh()
     fine_tune(model, tokenizer, TRAINED, tmp_path, max_steps=1)
     weights = (tmp_path / "model.safetensors").read_bytes()
-    with pytest.raises(ValueError, match="holds a training: --resume"):
+    with pytest.raises(ValueError, match=r"holds a training\. Give another folder"):
         fine_tune(*fresh(), TRAINED, tmp_path, max_steps=2)
     with pytest.raises(ValueError, match="holds a finished training, and no checkpoint"):
         fine_tune(*fresh(), TRAINED, tmp_path, max_steps=1, resume=True)
@@ -198,6 +195,34 @@ def test_a_training_is_not_overwritten_unasked(fresh: Callable[[], Loaded], tmp_
     # Another run's checkpoints must not be resumed by the next.
     fine_tune(*fresh(), TRAINED, tmp_path, overwrite=True, max_steps=1)
     assert not list(tmp_path.glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize("first", ["adapters", "all weights"])
+def test_of_an_overwritten_model_nothing_is_loaded(
+    fresh: Callable[[], Loaded], tmp_path: Path, first: str
+) -> None:
+    """transformers puts adapters that lie beside a model on it."""
+    _, tokenizer = fresh()
+    both = {"adapters": add_adapters(fresh()[0], 4), "all weights": fresh()[0]}
+    fine_tune(both.pop(first), tokenizer, TRAINED, tmp_path, max_steps=1)
+    (last,) = both.values()
+    fine_tune(last, tokenizer, TRAINED, tmp_path, overwrite=True, max_steps=1)
+    found = {path.name for path in tmp_path.glob("*.safetensors")}
+    assert found == {"model.safetensors" if first == "adapters" else "adapter_model.safetensors"}
+    assert (tmp_path / "adapter_config.json").exists() == (first != "adapters")
+    assert (tmp_path / "config.json").exists() == (first == "adapters")
+
+
+def test_float16_in_which_every_step_is_left_out_ends(
+    fresh: Callable[[], Loaded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scaled gradients may overflow, so they tell nothing; the loss does. (No CPU trains in float16.)"""
+    monkeypatch.setattr("torch.nn.utils.get_total_norm", lambda _: torch.tensor(1.0))
+    model, tokenizer = fresh()
+    model.get_input_embeddings().register_forward_hook(lambda *call: call[2] * float("nan"))
+    with pytest.raises(FloatingPointError, match="in step 1 the loss is no finite number"):
+        fine_tune(model, tokenizer, TRAINED, tmp_path, max_steps=2, max_grad_norm=0)
+    assert not (tmp_path / "model.safetensors").exists()
 
 
 def test_of_two_runs_into_one_folder_the_second_is_refused(
@@ -260,7 +285,7 @@ def test_a_disk_without_room_is_found_first(
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     monkeypatch.setattr("chattune.train.prepare", lambda *_: pytest.fail("too late"))
-    with pytest.raises(ValueError, match=r"too full: the training needs 0\.0 GB"):
+    with pytest.raises(ValueError, match=r"too full: what the training writes needs 0\.0 GB"):
         fine_tune(*fresh(), TRAINED, tmp_path)
 
 
@@ -361,7 +386,7 @@ def test_a_training_json_that_is_no_trainings_is_named_and_kept(
     tinyllama: Loaded, tmp_path: Path, content: str, asked: dict[str, bool]
 ) -> None:
     (tmp_path / "training.json").write_text(content)
-    with pytest.raises(ValueError, match=r"training\.json is damaged, or no training's"):
+    with pytest.raises(ValueError, match=r"training\.json is (damaged|no training's).*: move it"):
         fine_tune(*tinyllama, TRAINED, tmp_path, **asked)
     assert (tmp_path / "training.json").read_text() == content
 

@@ -77,7 +77,9 @@ def test_it_hangs_neither_on_batches_nor_on_the_collator(
     trainer = trainer_of(collate, per_device_eval_batch_size=batch_size, label_smoothing_factor=0.1)
     with attending_by_sample(trainer.model):
         found = trainer.evaluate()
+        other = trainer.evaluate(trainer.eval_dataset.select([0]), metric_key_prefix="first")
     assert {name: found[name] for name in one_by_one} == pytest.approx(one_by_one, abs=1e-5)
+    assert other["first_loss"] != pytest.approx(found["eval_loss"], abs=1e-3)
 
 
 @pytest.mark.parametrize("processes", [2, 3, 11])

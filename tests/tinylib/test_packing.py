@@ -9,7 +9,6 @@ from training_data import EXAMPLES, PAD
 from transformers import DataCollatorWithFlattening
 from trl import pack_dataset
 
-from chattune.attention import sample_lengths
 from tinylib.collate import PackedCollator, best_fit_decreasing
 from tinylib.labels import IGNORE_INDEX
 
@@ -40,9 +39,9 @@ def unpacked(batch: dict[str, torch.Tensor]) -> list[tuple[list[int], list[int]]
     """Take a packed batch apart again, by its positions alone."""
     samples = []
     for ids, positions, labels in zip(batch["input_ids"], batch["position_ids"], batch["labels"]):
-        lengths = sample_lengths(positions)
-        for sample, said in zip(ids.split(lengths), labels.split(lengths)):
-            samples.append((sample.tolist(), said.tolist()))
+        starts = [column for column, position in enumerate(positions) if position == 0]
+        for start, end in zip(starts, [*starts[1:], len(ids)]):
+            samples.append((ids[start:end].tolist(), labels[start:end].tolist()))
     return samples
 
 
