@@ -1,7 +1,5 @@
 """What a file of chats would become, before anything is trained on it."""
 
-import gzip
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,37 +10,29 @@ from batchaudit.checkpoint import told
 from batchaudit.report import Report
 from batchaudit.turns import read_template
 from tinylib.chat import as_messages
+from tinylib.jsonl import json_rows
 
 ROLES = ("system", "user", "assistant", "tool")
 
 
 def rows_of(path: Path) -> Iterator[Any]:
-    """Read the lines of a JSONL file, or the list of a JSON file; either may be ``.gz``.
-
-    CSV and Parquet are read as `tinylib.data.load_chats` does, which needs the packages of the course.
+    """Read the rows of a file: of CSV or Parquet as `tinylib.data.load_chats`, else as `json_rows` does.
 
     Raises:
-        ValueError: It cannot be read; the message names the line.
+        ValueError: It cannot be read; the message names the line. Or it is CSV or Parquet, and what reads
+            these, the packages of the course, is not installed.
     """
-    kind = Path(path.name.lower().removesuffix(".gz")).suffix
-    if kind in (".csv", ".parquet"):
+    if Path(path.name.lower().removesuffix(".gz")).suffix in (".csv", ".tsv", ".parquet"):
         try:
             from tinylib.data import load_chats
         except ImportError as error:
             raise ValueError(f"{path} needs the package {error.name}; JSONL needs none.") from error
         yield from load_chats(str(path))
         return
-    data = path.read_bytes()
-    text = (gzip.decompress(data) if path.suffix.lower() == ".gz" else data).decode("utf-8-sig")
-    if kind == ".json":
-        yield from json.loads(text)
-        return
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number} is no JSON: {error}") from error
+    try:
+        yield from json_rows(path)
+    except ValueError as error:
+        raise ValueError(f"{path} could not be read: {error}") from error
 
 
 def audit_chats(

@@ -4,6 +4,7 @@
 |---|---|---|
 | `quiet` | | what the libraries say unasked, collected or hidden; errors of a command in one line |
 | `fetch`, `models` | a name | a chat model and its tokenizer, loaded or saved; the shipped one is fetched |
+| `jsonl` | a file of JSON | its rows, one by one |
 | `chat` | messages | what is read and what is said, as token ids, cut at the exact boundary |
 | `data` | a name or a file | chats |
 | `labels` | those ids | labels, and the losses of both conventions |

@@ -99,7 +99,11 @@ def chat_turns(tokenizer: PreTrainedTokenizerBase, chat: Prompt | Mapping[str, A
     return [(ids[read:cut], ids[cut:end]) for read, cut, end in zip(cuts[::2], cuts[1::2], cuts[2::2])]
 
 
-def as_messages(chat: Prompt | Mapping[str, Any], must_speak: str | None = None) -> Messages:
+def as_messages(
+    chat: Prompt | Mapping[str, Any],
+    must_speak: str | None = None,
+    tell: Callable[[str], object] = tell_once,
+) -> Messages:
     """Read a conversation, whichever of the usual forms it has, and refuse what cannot be written.
 
     Args:
@@ -107,6 +111,7 @@ def as_messages(chat: Prompt | Mapping[str, Any], must_speak: str | None = None)
             ``conversations``: a list, or that list as JSON text, as in a CSV file), with ``prompt`` and
             ``completion`` (texts, or such lists), or with Alpaca's ``instruction``, ``input`` and ``output``.
         must_speak: The role whose messages must not be empty; default: nobody's may, ``""``: all may.
+        tell: What takes a line about what is not used, or read as something else; default: the log, once.
 
     Returns messages with ``role``, ``content``, and what else they have, those of a ``prompt`` with weight 0.
     Columns that are not used are told once, and roles that are read as another (`ROLES`). It is a ValueError
@@ -116,7 +121,7 @@ def as_messages(chat: Prompt | Mapping[str, Any], must_speak: str | None = None)
     {'role': 'assistant', 'content': 'Hello.'}
     """
     messages = []
-    for i, given in enumerate(_listed(_copied(chat))):
+    for i, given in enumerate(_listed(_copied(chat), tell)):
         message = dict(given) if isinstance(given, Mapping) else {}
         for name, other in (("role", "from"), ("content", "value")):
             if name not in message and other in message:
@@ -134,7 +139,7 @@ def as_messages(chat: Prompt | Mapping[str, Any], must_speak: str | None = None)
             raise ValueError(f"Message {i} has the weight {message['weight']!r}: it is 0, not learned, or 1.")
         message |= {"role": ROLES.get(role.lower(), role.lower()), "content": content}
         if message["role"] != role:
-            tell_once(f"Messages of {role!r} are read as those of {message['role']!r}.")
+            tell(f"Messages of {role!r} are read as those of {message['role']!r}.")
         if not content.strip() and not calls and must_speak in (None, message["role"]):
             raise ValueError(f"Message {i}, of the {message['role']}, is empty. Give it some words.")
         messages.append(message)
@@ -143,7 +148,7 @@ def as_messages(chat: Prompt | Mapping[str, Any], must_speak: str | None = None)
     return messages
 
 
-def _listed(chat: Any, role: str = "user") -> list[Any]:
+def _listed(chat: Any, tell: Callable[[str], object], role: str = "user") -> list[Any]:
     """List the messages of a chat, of whatever form; words alone are those of ``role``."""
     match chat:
         case str():
@@ -152,14 +157,14 @@ def _listed(chat: Any, role: str = "user") -> list[Any]:
             messages = _copied(_from_json(listed))
             if isinstance(messages, str | Mapping):
                 raise ValueError(f"The messages are no list: {messages!r:.60}.")
-            messages = _listed(messages)
+            messages = _listed(messages, tell)
         case {"prompt": asked, "completion": answer, **rest}:
-            prompt = [{**m, "weight": 0} if isinstance(m, Mapping) else m for m in _listed(asked)]
-            messages = [*prompt, *_listed(answer, "assistant")]
+            prompt = [{**m, "weight": 0} if isinstance(m, Mapping) else m for m in _listed(asked, tell)]
+            messages = [*prompt, *_listed(answer, tell, "assistant")]
         case {"instruction": asked, "output": answer, **rest}:
             parts = [asked, "\n", more] if (more := rest.pop("input", "")) else [asked]
             content = [{"type": "text", "text": part} for part in parts]
-            messages = [{"role": "user", "content": content}, *_listed(answer, "assistant")]
+            messages = [{"role": "user", "content": content}, *_listed(answer, tell, "assistant")]
         case Mapping():
             forms = "'messages' or 'conversations', 'prompt' and 'completion', 'instruction' and 'output'"
             raise ValueError(f"A row needs {forms}; this one has {', '.join(map(repr, chat)) or 'none'}.")
@@ -168,7 +173,7 @@ def _listed(chat: Any, role: str = "user") -> list[Any]:
         case _:
             raise ValueError(f"A chat is text, a list of messages or a row, not {chat!r:.80}.")
     if unused := ", ".join(name for name in map(repr, rest) if name != "'tools'"):
-        tell_once(f"These columns of chats are not used: {unused}.")
+        tell(f"These columns of chats are not used: {unused}.")
     return messages
 
 

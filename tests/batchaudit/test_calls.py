@@ -187,6 +187,19 @@ def test_chats_in_every_kind_of_file(tinyllama: tuple, tmp_path: Path, kind: str
     assert [(finding.code, finding.rows) for finding in report.findings] == [("chat.empty_answer", [1])]
 
 
+@pytest.mark.parametrize(
+    "form", [json.dumps, lambda row: json.dumps(row, indent=1), lambda row: json.dumps([row])]
+)
+def test_a_json_file_of_any_form_is_read_as_a_training_reads_it(
+    tinyllama: tuple, tmp_path: Path, form: Any
+) -> None:
+    (tmp_path / "chats.json").write_text(form({"prompt": "Hi!", "completion": ""}))
+    assert audit_chats(tmp_path / "chats.json", tinyllama[1]).codes == ["chat.empty_answer"]
+    (tmp_path / "chats.json").write_text(form({"prompt": "Hi!", "completion": "\ud800"}))
+    with pytest.raises(ValueError, match=r"chats\.json could not be read: line 1 is no JSON in UTF-8"):
+        audit_chats(tmp_path / "chats.json", tinyllama[1])
+
+
 def test_a_call_is_no_empty_answer_and_no_content_no_chat(tinyllama: tuple, tmp_path: Path) -> None:
     call = {
         "role": "assistant",

@@ -50,6 +50,19 @@ def test_chats(tinyllama: Loaded, chats: Any, expected: int | str) -> None:
     check(lambda: prepare(tinyllama[1], chats), expected)
 
 
+def test_what_is_not_used_is_told_by_who_reads_all_chats(
+    tinyllama: Loaded, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once for each data set, as a training with held-out chats reads them."""
+    (tmp_path / "a.jsonl").write_text('{"prompt": "Hi!", "completion": "Hello.", "id": 7}\n' * 3)
+    parts = [load_chats(str(tmp_path / "a.jsonl")) for _ in range(2)]
+    assert not caplog.records
+    for chats in parts:
+        prepare(tinyllama[1], chats)
+    told = "These columns of chats are not used: 'id'."
+    assert [record.getMessage() for record in caplog.records] == [told] * 2
+
+
 @pytest.mark.parametrize(("settings", "expected"), SETTINGS.values(), ids=SETTINGS)
 def test_a_setting(tinyllama: Loaded, settings: dict[str, Any], expected: str) -> None:
     with pytest.raises(ValueError, match=expected):

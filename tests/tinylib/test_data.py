@@ -1,6 +1,7 @@
 """The shipped chats are what their README says, and anybody's chats load in their place."""
 
 import json
+import random
 import re
 from pathlib import Path
 
@@ -90,7 +91,8 @@ def test_what_is_no_data_set_of_chats_is_refused(tmp_path: Path, monkeypatch: py
 
 def test_a_file_is_read_as_it_is(tmp_path: Path) -> None:
     """Floats in calls, and text that looks like JSON beside rows whose contents are lists."""
-    place = {"lat": 41.902782123456789, "tiny": 1e-12, "zip": "00123"}
+    draw = random.Random(0).uniform
+    place = {"lat": [draw(-90, 90) for _ in range(1000)], "tiny": 5e-324, "zip": "00123"}
     call = [{"function": {"name": "weather", "arguments": place}}]
     rows = [
         {"messages": [{"role": "user", "content": "5"}, {"role": "assistant", "content": '"hi"'}]},

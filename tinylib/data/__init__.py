@@ -4,29 +4,37 @@ import gzip
 import io
 import json
 import warnings
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pandas
+import pyarrow
+from datasets.fingerprint import generate_random_fingerprint
 from pyarrow import parquet
 
 from tinylib.chat import as_messages
+from tinylib.jsonl import json_rows
 
-KINDS = (".jsonl", ".json", ".csv", ".parquet")
+KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 HERE = Path(__file__).parent
 
 
 def load_chats(source: str = "requests", split: str = "train") -> datasets.Dataset:
     """Load chats, from the course, a local file or the hub.
 
-    The source is ``"requests"`` (the course's own), the path of a JSONL, JSON, CSV or Parquet file (the first
-    three perhaps ``.gz``), a hub id; a split, ``"train"`` or ``"test"``, have the first and the last. A file
-    is read as a whole, its texts in UTF-8. Each row is a chat (see `tinylib.chat.as_messages`). It is a
-    ValueError, with the line of a file, if it cannot be read, is empty, or its first row is no chat.
+    The source is ``"requests"`` (the course's own), the path of a JSONL, JSON, CSV, TSV or Parquet file (all
+    but the last perhaps ``.gz``, their texts in UTF-8), or a hub id; a split, ``"train"`` or ``"test"``, have
+    the first and the last. JSON lines are read line by line, the other kinds as a whole. Each row is a chat
+    (see `tinylib.chat.as_messages`). It is a ValueError, with the line of a file, if it cannot be read, is
+    empty, or its first row is no chat.
     """
     try:
         path = HERE / f"requests-{split}.jsonl" if source == "requests" else Path(source).expanduser()
+        if not str(source).strip():
+            raise ValueError("give the path of a file, the id of a data set on the hub, or 'requests'.")
         if source == "requests" and not path.is_file():
             raise ValueError(f"'requests' has the splits 'train' and 'test', not {split!r}.")
         kind = Path(path.name.lower().removesuffix(".gz")).suffix
@@ -34,7 +42,7 @@ def load_chats(source: str = "requests", split: str = "train") -> datasets.Datas
         chats = _read(path, kind) if local else datasets.load_dataset(source, split=split)
         if not len(chats):
             raise ValueError("there is no row in it.")
-        as_messages(chats[0], must_speak="")
+        as_messages(chats[0], must_speak="", tell=lambda _: None)  # whoever reads them all tells it
     except Exception as error:  # datasets raises many kinds; the last cause says most
         said = error if isinstance(error, ValueError) else error.__cause__ or error
         raise ValueError(f"The chats of {source!r} could not be read: {said}") from error
@@ -42,8 +50,42 @@ def load_chats(source: str = "requests", split: str = "train") -> datasets.Datas
 
 
 def _read(path: Path, kind: str) -> datasets.Dataset:
+    if kind not in KINDS:
+        raise ValueError(f"its name must end in {', '.join(KINDS)}, which says how it is read.")
     if kind == ".parquet":
         return datasets.Dataset(parquet.read_table(path))
+    if kind in (".csv", ".tsv"):
+        return _table(path)
+    return _from_rows(json_rows(path))
+
+
+class _Json(datasets.Json):
+    """JSON that Python reads: datasets' reader gets the last digit of some floats wrong."""
+
+    def decode_example(self, value: str | None, token_per_repo_id: Any = None) -> Any:
+        return None if value is None else json.loads(value)
+
+
+def _from_rows(rows: Iterable[Any]) -> datasets.Dataset:
+    """Make a data set whose columns are JSON; as structs, each row would have every call's arguments."""
+    rows, parts = iter(rows), []
+    while some := list(islice(rows, 256)):
+        some = [row if row and isinstance(row, dict) else {"messages": row} for row in some]
+        columns = {}
+        for name in dict.fromkeys(name for row in some for name in row):
+            texts = [json.dumps(row[name], ensure_ascii=False) if name in row else None for row in some]
+            stored = pyarrow.array(texts, pyarrow.string())
+            columns[name] = pyarrow.ExtensionArray.from_storage(datasets.Json.pa_type, stored)
+        parts.append(pyarrow.table(columns))
+    table = pyarrow.concat_tables(parts, promote_options="default") if parts else pyarrow.table({})
+    features = datasets.Features({name: _Json() for name in table.column_names})
+    # A random name: datasets would pickle all rows to make one, which takes the memory twice.
+    name = generate_random_fingerprint()
+    return datasets.Dataset(table, datasets.DatasetInfo(features=features), fingerprint=name)
+
+
+def _table(path: Path) -> datasets.Dataset:
+    """Read a CSV or TSV file; what looks like a number, or like nothing, is an answer too."""
     data = path.read_bytes()
     data = gzip.decompress(data) if path.suffix.lower() == ".gz" else data
     try:
@@ -51,31 +93,8 @@ def _read(path: Path, kind: str) -> datasets.Dataset:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise ValueError(f"line {line} is not in UTF-8: {error}") from error
-    if kind == ".csv":  # what looks like a number, or like nothing, is an answer too
-        options = {"dtype": str, "keep_default_na": False, "sep": max(",;\t", key=text.split("\n")[0].count)}
-        with warnings.catch_warnings():  # without an index, and so, no column moves into another's place
-            warnings.simplefilter("error", pandas.errors.ParserWarning)
-            table = pandas.read_csv(io.StringIO(text), index_col=False, **options)
-        return datasets.Dataset.from_pandas(table)
-    rows: list[Any] = []
-    for number, line in [(1, text)] if text.lstrip().startswith("[") else enumerate(text.split("\n"), 1):
-        try:
-            row = json.loads(line, parse_int=_int) if line.strip() else []
-            if "\\ud" in line.lower():  # half of a surrogate pair is no text
-                json.dumps(row, ensure_ascii=False).encode()
-        except (ValueError, RecursionError) as error:
-            line = number + getattr(error, "lineno", 1) - 1
-            raise ValueError(f"line {line} is no JSON in UTF-8: {error}") from error
-        rows += row if isinstance(row, list) else [row]
-    # As JSON of our own: datasets gives each row every call's arguments, rounds floats to ten digits, and
-    # reads text that looks like JSON ("5") as JSON where a column has other types too.
-    rows = [row if isinstance(row, dict) else {"messages": row} for row in rows]
-    features = datasets.Features({name: datasets.Json() for row in rows for name in row})
-    columns = {name: [json.dumps(row[name]) if name in row else None for row in rows] for name in features}
-    return datasets.Dataset.from_dict(columns, features)
-
-
-def _int(digits: str) -> int:
-    if not -(2**63) <= (number := int(digits)) < 2**64:
-        raise ValueError(f"the number {digits:.30} is too large")
-    return number
+    options = {"dtype": str, "keep_default_na": False, "sep": max(",;\t", key=text.split("\n")[0].count)}
+    with warnings.catch_warnings():  # without an index, and so, no column moves into another's place
+        warnings.simplefilter("error", pandas.errors.ParserWarning)
+        table = pandas.read_csv(io.StringIO(text), index_col=False, **options)
+    return datasets.Dataset.from_pandas(table)
