@@ -18,8 +18,17 @@ Prompt = str | Sequence[Mapping[str, Any]]
 AssistantTurn = tuple[list[int], list[int]]
 """What the model reads since it last spoke, and what it then says, its end of turn included."""
 
-ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
-"""Other names that data sets have for roles."""
+ROLES = {
+    **dict.fromkeys(("human", "prompter"), "user"),
+    **dict.fromkeys(("gpt", "chatgpt", "ai", "bot", "model", "function_call"), "assistant"),
+    **dict.fromkeys(("observation", "function"), "tool"),
+}
+"""Other names that data sets have for roles. The words of a ``function_call`` are a call, as JSON."""
+
+# How a list of messages begins, as JSON or as Python prints it.
+_LIKE_MESSAGES = re.compile(
+    r"""\s*\[\s*\{.*?['"](role|from)['"]\s*:\s*['"](system|user|assistant|human|gpt)['"]""", re.DOTALL
+)
 
 Messages, Render = list[dict[str, Any]], Callable[..., str]
 tell_once = logging.get_logger(__name__).warning_once
@@ -65,17 +74,18 @@ def chat_turns(tokenizer: PreTrainedTokenizerBase, chat: Prompt | Mapping[str, A
     the text is cut first, as it is when the model answers. What follows the last answer is left out. For the
     forms of ``chat`` see `as_messages`; the ``tools`` of a row are written too.
 
-    Returns a turn for each answer of the assistant's, but for those of ``"weight": 0`` and a greeting before
-    anybody has asked; joined, the whole conversation up to its last end of turn. It is a ValueError if a
-    message is unusable, none is to be learned, the template leaves out words, calls or tools (anything else
-    is told once), or does not tell the cut.
+    Returns a turn for each answer of the assistant's, but for those of ``"weight": 0`` (as OpenAI writes it)
+    or ``"train": false`` (axolotl), and what it says before anybody has asked; joined, the whole conversation
+    up to its last end of turn. It is a ValueError if a message is unusable, none is to be learned, the
+    template leaves out words, calls or tools (anything else is told once), or does not tell the cut.
     """
     messages = as_messages(chat, must_speak="assistant")
-    asked = next((i for i, m in enumerate(messages) if m["role"] not in ("system", "assistant")), 0)
+    others = (i for i, m in enumerate(messages) if m["role"] not in ("system", "developer", "assistant"))
+    asked = next(others, len(messages))
     learned = [m["role"] == "assistant" and m.get("weight", 1) != 0 for m in messages]
     said = [i for i in range(asked + 1, len(messages)) if learned[i]]
     if not said:
-        raise ValueError("The chat has no message of the assistant's to learn: none, or none after a user's.")
+        raise ValueError("The chat has no message of the assistant's to learn: none that answers another's.")
     messages = [{k: v for k, v in m.items() if k != "weight"} for m in messages[: said[-1] + 1]]
     tools = _from_json(chat.get("tools")) if isinstance(chat, Mapping) else None
     render = partial(_render, tokenizer, tools=_copied(tools) or None)
@@ -109,7 +119,9 @@ def as_messages(
     Args:
         chat: A user's words; a list of messages; or a row of a data set, with ``messages`` (or ShareGPT's
             ``conversations``: a list, or that list as JSON text, as in a CSV file), with ``prompt`` and
-            ``completion`` (texts, or such lists), or with Alpaca's ``instruction``, ``input`` and ``output``.
+            ``completion``, or with Alpaca's ``instruction``, ``input`` and ``output``. A prompt or completion
+            is such a list, or words; also a list if it is the JSON of objects that each have a ``role`` or
+            ``from``, and what was said. Other text that looks like JSON (``[1, 2]``, ``5``) is words.
         must_speak: The role whose messages must not be empty; default: nobody's may, ``""``: all may.
         tell: What takes a line about what is not used, or read as something else; default: the log, once.
 
@@ -120,23 +132,27 @@ def as_messages(
     >>> as_messages({"prompt": "Hi!", "completion": "Hello."})[1]
     {'role': 'assistant', 'content': 'Hello.'}
     """
-    messages = []
-    for i, given in enumerate(_listed(_copied(chat), tell)):
+    messages, chat = [], _copied(chat)
+    tools = _from_json(chat.get("tools")) if isinstance(chat, Mapping) else None
+    for i, given in enumerate(_listed(chat, tell)):
         message = dict(given) if isinstance(given, Mapping) else {}
         for name, other in (("role", "from"), ("content", "value")):
             if name not in message and other in message:
                 message[name] = message.pop(other)
-        if calls := _from_json(message.pop("tool_calls", None)):
-            message = {"content": "", **message, "tool_calls": calls}
-        for call in calls if isinstance(calls, list) else []:
-            match call:  # most templates would quote once more what OpenAI has as text
-                case {"function": {"arguments": str(words)} as function}:
-                    function["arguments"] = _from_json(words)
-        role, content = message.get("role"), _joined(message.get("content"))
+        role = message.get("role")
+        try:
+            if calls := _calls(message, tools, tell):
+                message = {"content": "", **message, "tool_calls": calls}
+        except ValueError as error:
+            raise ValueError(f"Message {i}: {error}") from error
+        content = _joined(message.get("content"))
         if not isinstance(content, str) or not isinstance(role, str) or not role:
             raise ValueError(f"Message {i} needs a 'role' and a 'content' that is text: {given!r:.80}.")
-        if message.get("weight", 1) not in (0, 1):
-            raise ValueError(f"Message {i} has the weight {message['weight']!r}: it is 0, not learned, or 1.")
+        for name in ("train", "weight"):
+            if message.get(name, 1) not in (0, 1):
+                raise ValueError(f"Message {i} has the {name} {message[name]!r}: it is 0, not learned, or 1.")
+        if "train" in message:
+            message["weight"] = int(message.pop("train") and message.get("weight", 1))
         message |= {"role": ROLES.get(role.lower(), role.lower()), "content": content}
         if message["role"] != role:
             tell(f"Messages of {role!r} are read as those of {message['role']!r}.")
@@ -159,8 +175,9 @@ def _listed(chat: Any, tell: Callable[[str], object], role: str = "user") -> lis
                 raise ValueError(f"The messages are no list: {messages!r:.60}.")
             messages = _listed(messages, tell)
         case {"prompt": asked, "completion": answer, **rest}:
-            prompt = [{**m, "weight": 0} if isinstance(m, Mapping) else m for m in _listed(asked, tell)]
-            messages = [*prompt, *_listed(answer, tell, "assistant")]
+            prompt = _listed(_cell(asked), tell)
+            prompt = [{**m, "weight": 0} if isinstance(m, Mapping) else m for m in prompt]
+            messages = [*prompt, *_listed(_cell(answer), tell, "assistant")]
         case {"instruction": asked, "output": answer, **rest}:
             parts = [asked, "\n", more] if (more := rest.pop("input", "")) else [asked]
             content = [{"type": "text", "text": part} for part in parts]
@@ -177,6 +194,70 @@ def _listed(chat: Any, tell: Callable[[str], object], role: str = "user") -> lis
     return messages
 
 
+def _cell(text: Any) -> Any:
+    """Read what a table has as text: JSON of messages as these, and anything else as it is."""
+    if not isinstance(text, str) or not text.lstrip().startswith("["):
+        return text
+    try:
+        listed = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if _LIKE_MESSAGES.match(text):
+            raise ValueError(f"These are messages, but no JSON: {text!r:.60} ({error}).") from error
+        return text
+    pairs = [{"role", "from"}, {"content", "value", "tool_calls"}]
+    are_messages = [isinstance(m, Mapping) and all(p & m.keys() for p in pairs) for m in listed]
+    return listed if listed and all(are_messages) else text
+
+
+def _calls(message: dict[str, Any], tools: Any, tell: Callable[[str], object]) -> Any:
+    """Take the calls out of a message, each as ``{"function": {"name": ..., "arguments": {...}}}``."""
+    said = str(message.get("role")).lower() == "function_call"
+    if not said and message.keys().isdisjoint(("tool_calls", "function_call")):
+        return None
+    calls = _from_json(message.pop("tool_calls", None) or message.pop("function_call", None))
+    if said:
+        calls = _from_json(message.pop("content", None))
+    calls = [calls] if isinstance(calls, Mapping) else calls
+    for i, call in enumerate(calls if isinstance(calls, list) else []):
+        if isinstance(call, Mapping) and "name" in call and "function" not in call:
+            function = {name: call[name] for name in ("name", "arguments") if name in call}
+            rest = {name: value for name, value in call.items() if name not in function}
+            calls[i] = {"type": "function", **rest, "function": function}
+        match calls[i]:
+            case {"function": {"arguments": str(words)} as function}:
+                # Most templates would quote once more what OpenAI has as text.
+                function["arguments"] = _from_json(words)
+            case {"function": {"name": str(name), "arguments": Mapping() as given} as function}:
+                function["arguments"] = _unfilled(given, _schema(tools, name))
+                if function["arguments"] != given:
+                    tell("What is null in a call's arguments, and no tool declares it, is left out.")
+    named = (
+        [isinstance(call, Mapping) and "function" in call for call in calls]
+        if isinstance(calls, list)
+        else [False]
+    )
+    if said and not all(named):
+        raise ValueError(f"a 'function_call' is JSON with 'name' and 'arguments', not {calls!r:.60}.")
+    return calls
+
+
+def _schema(tools: Any, function: str) -> str:
+    """Find what a tool declares of its arguments, as JSON."""
+    for tool in tools if isinstance(tools, list) else []:
+        match tool:
+            case {"function": {"name": name, **rest}} | {"name": name, **rest} if name == function:
+                return json.dumps(rest)
+    return ""
+
+
+def _unfilled(value: Any, schema: str) -> Any:
+    """Leave out what is None, unless the schema names it: a table gives each call the arguments of all."""
+    if isinstance(value, Mapping):
+        named = {n: v for n, v in value.items() if v is not None or f"{json.dumps(n)}: " in schema}
+        return {name: _unfilled(inner, schema) for name, inner in named.items()}
+    return [_unfilled(inner, schema) for inner in value] if isinstance(value, list) else value
+
+
 def _from_json(value: Any) -> Any:
     """Read what a table has as JSON text; what is no text is returned as it is."""
     try:
@@ -186,11 +267,18 @@ def _from_json(value: Any) -> Any:
 
 
 def _copied(value: Any, words: Callable[[str], str] | None = None) -> Any:
-    """Copy a chat: with its texts changed, or without what is None, as a table fills what a row has not."""
+    """Copy a chat: with its texts changed, or without what is None, as a table fills what a row has not.
+
+    In a call's arguments it stays: there it may be meant (see `_unfilled`).
+    """
     if isinstance(value, str):
         return words(value) if words else value
     if isinstance(value, Mapping):
-        return {name: _copied(inner, words) for name, inner in value.items() if words or inner is not None}
+        return {
+            name: _copied(inner, words or (str if name == "arguments" else None))
+            for name, inner in value.items()
+            if words or inner is not None
+        }
     if hasattr(value, "tolist"):  # numpy's, as pandas reads Parquet
         value = value.tolist()
     return [_copied(inner, words) for inner in value] if isinstance(value, list | tuple) else value

@@ -13,6 +13,7 @@ PAIR = {"prompt": "Hi!", "completion": "Hello."}
 
 USER, ANSWER = {"role": "user", "content": "Hi!"}, {"role": "assistant", "content": "Hello."}
 TWO = [USER, ANSWER]
+SYSTEM = {"role": "system", "content": "Be brief."}
 CALL = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
 PARTS = [{"type": "text", "text": "Hi"}, {"type": "text", "text": "!"}]
 SHAREGPT = {"conversations": [{"from": "human", "value": "Hi!"}, {"from": "gpt", "value": "Hello."}]}
@@ -174,7 +175,7 @@ CHATS: dict[str, tuple[Any, int | str]] = {
     "no tools": ([{**PAIR, "tools": tools} for tools in ("", "[]", "null", [], None, np.array([]))], 6),
     "arguments that are no JSON": (
         [[USER, {**CALL, "tool_calls": [{"function": {"name": "f", "arguments": "x"}}]}]],
-        "Chat 0: This is text, but no JSON: 'x'",
+        "Chat 0: Message 1: This is text, but no JSON: 'x'",
     ),
     "calls that are no list": (
         [[USER, {**CALL, "tool_calls": 3}]],
@@ -205,6 +206,37 @@ CHATS: dict[str, tuple[Any, int | str]] = {
     "a weight between": ([[USER, {**ANSWER, "weight": 0.5}]], "Message 1 has the weight 0.5"),
     "weight 0 alone": ([[USER, {**ANSWER, "weight": 0}]], "no message of the assistant's to learn"),
     "a greeting alone": ([[ANSWER]], "no message of the assistant's to learn"),
+    "a greeting after the system's": (
+        [[SYSTEM, ANSWER]],
+        "no message of the assistant's to learn: none that",
+    ),
+    "two greetings": ([[ANSWER, ANSWER]], "no message of the assistant's to learn"),
+    "a greeting after the developer's": (
+        [[{**SYSTEM, "role": "developer"}, ANSWER]],
+        "no message of the assistant's to learn",
+    ),
+    "train that is text": ([[USER, {**ANSWER, "train": "false"}]], "Message 1 has the train 'false'"),
+    "a prompt that is messages, in CSV's text": ([{"prompt": json.dumps([USER]), "completion": "x"}], 1),
+    "such text that breaks off": (
+        [{"prompt": json.dumps([USER])[:-1], "completion": "x"}],
+        "These are messages, but no JSON",
+    ),
+    "such text as Python writes it": (
+        [{"prompt": "Hi!", "completion": str([ANSWER])}],
+        "These are messages, but no JSON",
+    ),
+    "a call in ShareGPT's words": (
+        [{"conversations": [*SHAREGPT["conversations"][:1], {"from": "function_call", "value": "f(x)"}]}],
+        "Message 1: This is text, but no JSON: 'f",
+    ),
+    "a call without a name": (
+        [{"conversations": [*SHAREGPT["conversations"][:1], {"from": "function_call", "value": '{"a": 1}'}]}],
+        "Message 1: a 'function_call' is JSON with 'name' and",
+    ),
+    "calls that are numbers": (
+        [[USER, {"role": "function_call", "content": "[1]"}]],
+        "Message 1: a 'function_call' is",
+    ),
     "a greeting first": ([[ANSWER, *TWO]], 1),
     "messages that are text": ([{"messages": "Hi!"}], "Chat 0: This is text, but no JSON: 'Hi!'"),
     "messages that are a number": ([{"messages": 3}], "Chat 0: A chat is text"),

@@ -211,6 +211,95 @@ def test_what_is_mapped_and_what_is_not_used_is_told_once(caplog: pytest.LogCapt
     ]
 
 
+def called(call: dict, **row: object) -> list[dict]:
+    return as_messages({"messages": [CALLED[0], {"role": "assistant", "tool_calls": [call]}], **row})
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "assistant", "tool_calls": [{"name": "weather", "arguments": '{"city": "Rome"}'}]},
+        {"role": "assistant", "tool_calls": [{"name": "weather", "arguments": {"city": "Rome"}}]},
+        {"role": "assistant", "function_call": {"name": "weather", "arguments": '{"city": "Rome"}'}},
+        {"from": "function_call", "value": '{"name": "weather", "arguments": {"city": "Rome"}}'},
+        {"from": "function_call", "value": '[{"name": "weather", "arguments": "{\\"city\\": \\"Rome\\"}"}]'},
+    ],
+)
+def test_calls_in_every_form_are_written_alike(tinyllama: tuple, message: dict) -> None:
+    tokenizer = with_template(tinyllama[1], "qwen2_5")
+    result = {"from": "observation", "value": '{"degrees": 21}'}
+    expected = chat_turns(tokenizer, CALLED)
+    assert chat_turns(tokenizer, [CALLED[0], message, result, CALLED[3]]) == expected
+    assert '{"name": "weather", "arguments": {"city": "Rome"}}' in tokenizer.decode(expected[0][1])
+
+
+def test_special_tokens_in_a_calls_arguments_stay_words(tinyllama: tuple) -> None:
+    tokenizer = with_template(tinyllama[1], "qwen2_5")
+    for arguments in ({"city": "<|im_end|>"}, '{"city": "<|im_end|>"}'):
+        call = {"function": {"name": "weather", "arguments": arguments}}
+        ((_, said),) = chat_turns(tokenizer, [CALLED[0], {"role": "assistant", "tool_calls": [call]}])
+        assert said.count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 1
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_null_in_arguments_stays_where_it_is_meant(caplog: pytest.LogCaptureFixture, wrapped: bool) -> None:
+    """A table gives each call the arguments of all, as null; JSON text has none that is not meant."""
+    given = {"city": "Rome", "day": None, "minutes": None, "where": [{"zip": None, "lat": 1.5}]}
+    tool = {"name": "weather", "parameters": {"properties": {"city": {}, "day": {}, "where": {"lat": {}}}}}
+    other = {"name": "timer", "parameters": {"properties": {"minutes": {}, "zip": {}}}}
+    tools = [{"type": "function", "function": one} if wrapped else one for one in (other, tool)]
+    call = {"function": {"name": "weather", "arguments": given}}
+    kept = {"city": "Rome", "day": None, "where": [{"lat": 1.5}]}
+    for several in (tools, json.dumps(tools)):
+        assert called(call, tools=several)[1]["tool_calls"][0]["function"]["arguments"] == kept
+    (record,) = caplog.records
+    assert "null in a call's arguments, and no tool declares it" in record.getMessage()
+    call = {"function": {"name": "weather", "arguments": json.dumps(given)}}
+    assert called(call)[1]["tool_calls"][0]["function"]["arguments"] == given
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "[1, 2]",
+        "[]",
+        '{"a": 1}',
+        "5",
+        "[{}]",
+        '[{"a": "role"}]',
+        "[",
+        "[link](x)",
+        '[{"from": "Rome", "to": "Bari"}]',
+        '[{"value": 3}] What is it?',
+        "[{'role': 'admin'}]",
+    ],
+)
+def test_words_that_look_like_json_are_words(words: str) -> None:
+    row = {"prompt": words, "completion": words}
+    assert [m["content"] for m in as_messages(row)] == [words] * 2
+    assert as_messages(json.dumps(CONVERSATION))[0]["content"] == json.dumps(CONVERSATION)  # a user's
+
+
+def test_messages_in_a_cell_are_messages() -> None:
+    answer = [{"from": "gpt", "value": "A fig."}]
+    row = {"prompt": json.dumps(CONVERSATION), "completion": json.dumps(answer)}
+    assert as_messages(row) == as_messages({"prompt": CONVERSATION, "completion": answer})
+
+
+def test_what_is_not_to_be_trained_is_read_and_not_learned(tinyllama: tuple) -> None:
+    chat = [
+        {"from": "prompter", "value": "Hi!", "train": False},
+        {"from": "ai", "value": "Bananas.", "train": False},
+        {"from": "prompter", "value": "And?", "train": True},
+        {"from": "chatgpt", "value": "Paris.", "train": True},
+        {"from": "prompter", "value": "And?"},
+        {"from": "gpt", "value": "Rome.", "train": True, "weight": 0},
+    ]
+    ((read, said),) = chat_turns(tinyllama[1], chat)
+    assert "Bananas." in tinyllama[1].decode(read)
+    assert "Paris." in tinyllama[1].decode(said)
+
+
 def test_of_a_prompt_nothing_is_learned(tinyllama: tuple) -> None:
     """As with TRL: what the assistant says before the completion is context."""
     row = {"prompt": CONVERSATION, "completion": [{"role": "assistant", "content": "A fig."}]}
