@@ -87,8 +87,7 @@ def chat_turns(tokenizer: PreTrainedTokenizerBase, chat: Prompt | Mapping[str, A
     if not said:
         raise ValueError("The chat has no message of the assistant's to learn: none that answers another's.")
     messages = [{k: v for k, v in m.items() if k != "weight"} for m in messages[: said[-1] + 1]]
-    tools = _from_json(chat.get("tools")) if isinstance(chat, Mapping) else None
-    render = partial(_render, tokenizer, tools=_copied(tools) or None)
+    render = partial(_render, tokenizer, tools=tools_of(chat))
     text, guarded = _guarded(tokenizer, render, messages)
     _check_written(render, messages, text)
     special, spoken = _special_tokens(tokenizer, len(tokenizer)), []
@@ -132,9 +131,8 @@ def as_messages(
     >>> as_messages({"prompt": "Hi!", "completion": "Hello."})[1]
     {'role': 'assistant', 'content': 'Hello.'}
     """
-    messages, chat = [], _copied(chat)
-    tools = _from_json(chat.get("tools")) if isinstance(chat, Mapping) else None
-    for i, given in enumerate(_listed(chat, tell)):
+    messages, tools = [], tools_of(chat)
+    for i, given in enumerate(_listed(_copied(chat), tell)):
         message = dict(given) if isinstance(given, Mapping) else {}
         for name, other in (("role", "from"), ("content", "value")):
             if name not in message and other in message:
@@ -162,6 +160,11 @@ def as_messages(
     if not messages:
         raise ValueError("The conversation is empty: give at least one message of the user's.")
     return messages
+
+
+def tools_of(chat: Any) -> list[Any] | None:
+    """Read the ``tools`` of a row, a list or its JSON; None if it has none; a ValueError if it is no JSON."""
+    return _copied(_from_json(chat.get("tools"))) or None if isinstance(chat, Mapping) else None
 
 
 def _listed(chat: Any, tell: Callable[[str], object], role: str = "user") -> list[Any]:
@@ -218,12 +221,13 @@ def _calls(message: dict[str, Any], tools: Any, tell: Callable[[str], object]) -
     if said:
         calls = _from_json(message.pop("content", None))
     calls = [calls] if isinstance(calls, Mapping) else calls
-    for i, call in enumerate(calls if isinstance(calls, list) else []):
+    several = calls if isinstance(calls, list) else []
+    for i, call in enumerate(several):
         if isinstance(call, Mapping) and "name" in call and "function" not in call:
             function = {name: call[name] for name in ("name", "arguments") if name in call}
             rest = {name: value for name, value in call.items() if name not in function}
-            calls[i] = {"type": "function", **rest, "function": function}
-        match calls[i]:
+            several[i] = {"type": "function", **rest, "function": function}
+        match several[i]:
             case {"function": {"arguments": str(words)} as function}:
                 # Most templates would quote once more what OpenAI has as text.
                 function["arguments"] = _from_json(words)
@@ -231,12 +235,7 @@ def _calls(message: dict[str, Any], tools: Any, tell: Callable[[str], object]) -
                 function["arguments"] = _unfilled(given, _schema(tools, name))
                 if function["arguments"] != given:
                     tell("What is null in a call's arguments, and no tool declares it, is left out.")
-    named = (
-        [isinstance(call, Mapping) and "function" in call for call in calls]
-        if isinstance(calls, list)
-        else [False]
-    )
-    if said and not all(named):
+    if said and not (several and all(isinstance(c, Mapping) and "function" in c for c in several)):
         raise ValueError(f"a 'function_call' is JSON with 'name' and 'arguments', not {calls!r:.60}.")
     return calls
 

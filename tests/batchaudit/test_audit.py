@@ -86,7 +86,7 @@ IN_CASES = {
     "prompt.not_open", "labels.no_end_written", "labels.some_answers", "chat.bos_inside", "model.nan",
     "embeddings.untrained", "generation.other_end", "generation.later_tokens",
 }  # fmt: skip
-IN_CHATS = {"chat.unknown_role", "chat.empty_answer"}
+IN_CHATS = {"chat.unknown_role", "chat.refused", "chat.left_out", "chat.empty_answer"}
 
 
 def test_every_fault_is_planted(world: World) -> None:

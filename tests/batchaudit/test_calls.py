@@ -12,6 +12,7 @@ import pytest
 import torch
 from cases import llama
 from datasets import Dataset
+from templates import with_template
 from torch.utils.data import DataLoader, TensorDataset
 from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 from worlds import World, without
@@ -208,10 +209,59 @@ def test_a_call_is_no_empty_answer_and_no_content_no_chat(tinyllama: tuple, tmp_
     }
     user = {"role": "user", "content": "Hi!"}
     (tmp_path / "calls.jsonl").write_text(json.dumps({"messages": [user, call]}))
-    assert not audit_chats(tmp_path / "calls.jsonl", tinyllama[1]).findings
+    assert audit_chats(tmp_path / "calls.jsonl", tinyllama[1]).codes == ["chat.left_out"]
     (tmp_path / "none.jsonl").write_text(json.dumps({"messages": [user, {**call, "tool_calls": None}]}))
     with pytest.raises(ValueError, match="Row 0 is no chat: Message 1 needs"):
         audit_chats(tmp_path / "none.jsonl", tinyllama[1])
+
+
+USER, ANSWER = {"role": "user", "content": "Hi!"}, {"role": "assistant", "content": "Hello."}
+CRITIC, SYSTEM = {"role": "critic", "content": "No."}, {"role": "system", "content": "Be brief."}
+TOOL = {"type": "function", "function": {"name": "f", "description": "Does.", "parameters": {}}}
+CALL = {"role": "assistant", "tool_calls": [{"name": "f", "arguments": "{}"}]}
+RESULT = {"role": "tool", "name": "f", "content": "Done."}
+PLAIN, TOOLS = [USER, ANSWER], {"messages": [USER, ANSWER], "tools": json.dumps([TOOL])}
+CALLS, BOTH = [USER, CALL, RESULT, ANSWER], [USER, {**CALL, "content": "I see."}, RESULT, ANSWER]
+
+PUBLIC = {
+    "all is written": ("qwen2_5", [PLAIN, TOOLS, CALLS, BOTH], {}),
+    "no tools": ("phi3", [PLAIN, TOOLS], {"chat.left_out": ([1], "It does not write the row's tools")}),
+    "no calls": (
+        "phi3",
+        [PLAIN, TOOLS, CALLS, BOTH],
+        {"chat.unknown_role": ([2, 3], "'tool'"), "chat.left_out": ([1, 2, 3], "calls and the row's tools")},
+    ),
+    "no words beside a call": (
+        "llama3_1",
+        [PLAIN, CALLS, BOTH],
+        {"chat.left_out": ([2], "some words of 'assistant'")},
+    ),
+    "nothing but parts of text": (
+        "smolvlm",
+        [PLAIN, PLAIN],
+        {"chat.left_out": ([0, 1], "some words of 'assistant' and some words of 'user'")},
+    ),
+    "turns": (
+        "gemma",
+        [PLAIN, [USER, USER, ANSWER], [ANSWER, USER, ANSWER]],
+        {"chat.refused": ([1, 2], "It says: Conversation roles must alternate")},
+    ),
+    "a system": ("gemma", [[SYSTEM, *PLAIN], PLAIN], {"chat.refused": ([0], "System role not supported")}),
+    "a role": ("gemma", [PLAIN, [USER, CRITIC]], {"chat.unknown_role": ([1], "'critic'")}),
+}
+
+
+@pytest.mark.parametrize(("template", "rows", "found"), PUBLIC.values(), ids=PUBLIC)
+def test_what_a_public_template_refuses_or_leaves_out(
+    tinyllama: tuple, tmp_path: Path, template: str, rows: list[dict], found: dict[str, tuple[list[int], str]]
+) -> None:
+    (tmp_path / "chats.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    report = audit_chats(tmp_path / "chats.jsonl", with_template(tinyllama[1], template))
+    assert {finding.code: finding.rows for finding in report.findings} == {
+        code: rows for code, (rows, _) in found.items()
+    }
+    for finding in report.findings:
+        assert found[finding.code][1] in finding.detail
 
 
 def test_a_template_that_does_not_parse_back_is_not_used() -> None:
