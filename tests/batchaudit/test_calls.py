@@ -231,6 +231,11 @@ PUBLIC = {
         [PLAIN, TOOLS, CALLS, BOTH],
         {"chat.unknown_role": ([2, 3], "'tool'"), "chat.left_out": ([1, 2, 3], "calls and the row's tools")},
     ),
+    "tools, but no calls": (
+        "lfm2",
+        [TOOLS, {**TOOLS, "messages": CALLS}],
+        {"chat.left_out": ([1], "It does not write calls")},
+    ),
     "no words beside a call": (
         "llama3_1",
         [PLAIN, CALLS, BOTH],
@@ -247,7 +252,7 @@ PUBLIC = {
         {"chat.refused": ([1, 2], "It says: Conversation roles must alternate")},
     ),
     "a system": ("gemma", [[SYSTEM, *PLAIN], PLAIN], {"chat.refused": ([0], "System role not supported")}),
-    "a role": ("gemma", [PLAIN, [USER, CRITIC]], {"chat.unknown_role": ([1], "'critic'")}),
+    "a role": ("gemma", [PLAIN, [CRITIC, *PLAIN]], {"chat.unknown_role": ([1], "'critic'")}),
 }
 
 

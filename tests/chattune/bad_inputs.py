@@ -46,6 +46,7 @@ FILES: dict[str, tuple[str, bytes, int | str]] = {
     "a change of type": ("a.jsonl", lines({"messages": TWO}, {"messages": 3}), "Chat 1: A chat is text"),
     "lines that are no objects": ("a.jsonl", b"[1]\n[2]\n", "Message 0 needs a 'role'"),
     "messages on each line": ("a.jsonl", lines(TWO, TWO), 2),
+    "objects without anything": ("a.jsonl", lines(*[{}] * 300), "The messages are no list: {}"),
     "lines that are numbers": ("a.jsonl", b"1\n2\n", "could not be read: A chat is text"),
     "pretty JSON that breaks off": ("a.json", b'[\n{"prompt": "Hi!",\n', "line 3 is no JSON"),
     "JSONL as .json": ("a.json", lines(PAIR, PAIR), 2),

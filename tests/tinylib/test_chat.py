@@ -230,6 +230,8 @@ def test_calls_in_every_form_are_written_alike(tinyllama: tuple, message: dict) 
     result = {"from": "observation", "value": '{"degrees": 21}'}
     expected = chat_turns(tokenizer, CALLED)
     assert chat_turns(tokenizer, [CALLED[0], message, result, CALLED[3]]) == expected
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Rome"}}}
+    assert as_messages([message])[0] == {"role": "assistant", "content": "", "tool_calls": [call]}
     assert '{"name": "weather", "arguments": {"city": "Rome"}}' in tokenizer.decode(expected[0][1])
 
 
@@ -289,7 +291,7 @@ def test_messages_in_a_cell_are_messages() -> None:
 def test_what_is_not_to_be_trained_is_read_and_not_learned(tinyllama: tuple) -> None:
     chat = [
         {"from": "prompter", "value": "Hi!", "train": False},
-        {"from": "ai", "value": "Bananas.", "train": False},
+        {"from": "ai", "value": "Bananas.", "train": False, "weight": 1},
         {"from": "prompter", "value": "And?", "train": True},
         {"from": "chatgpt", "value": "Paris.", "train": True},
         {"from": "prompter", "value": "And?"},
