@@ -175,6 +175,12 @@ def test_words_beside_a_call_that_a_template_leaves_out_are_refused(tinyllama: t
         chat_turns(with_template(tinyllama[1], "llama3_1"), chat)
 
 
+@pytest.mark.parametrize("name", ["smolvlm", "idefics3"])
+def test_a_template_that_writes_no_text_but_parts_of_it_is_refused(tinyllama: tuple, name: str) -> None:
+    with pytest.raises(ValueError, match="does not write the content of message 0"):
+        chat_turns(with_template(tinyllama[1], name), CONVERSATION[1:3])
+
+
 def test_a_reasoning_is_learned_where_the_template_writes_it_else_told(
     tinyllama: tuple, caplog: pytest.LogCaptureFixture
 ) -> None:
