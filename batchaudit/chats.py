@@ -9,8 +9,8 @@ from transformers import PreTrainedTokenizerBase
 from batchaudit.checkpoint import told
 from batchaudit.report import Report
 from batchaudit.turns import read_template
-from tinylib.chat import as_messages, tools_of
 from tinylib.jsonl import json_rows
+from tinylib.messages import as_messages, tools_of
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -41,7 +41,7 @@ def audit_chats(
     """Look at a file of chats: what the template refuses or leaves out, empty answers, forged turns, lengths.
 
     Args:
-        path: JSONL, a JSON list, CSV or Parquet: rows that `tinylib.chat.as_messages` reads.
+        path: JSONL, a JSON list, CSV or Parquet: rows that `tinylib.messages.as_messages` reads.
         tokenizer: With a chat template.
         max_length: Where rows would be cut, in tokens; None if nowhere.
 

@@ -25,7 +25,7 @@ def prepare(
 
     Args:
         tokenizer: With the model's chat template.
-        chats: A data set of ``datasets``, a DataFrame, or any rows that `tinylib.chat.as_messages` reads.
+        chats: A data set of ``datasets``, a DataFrame, or any rows that `tinylib.messages.as_messages` reads.
         max_length: The most tokens of a chat; what does not fit is left out or shortened, and told.
         folder: Where the examples are written, to ``<name>s.arrow``: memory does not grow with the data;
             default: they are in memory.

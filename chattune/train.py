@@ -66,7 +66,7 @@ def fine_tune(
 
     Args:
         model, tokenizer: The model in float32 where it is trained (on a GPU add ``bf16=True`` for speed).
-        chats: A data set of ``datasets``, a DataFrame, or any rows that `tinylib.chat.as_messages` reads.
+        chats: A data set of ``datasets``, a DataFrame, or any rows that `tinylib.messages.as_messages` reads.
         folder: Where the trained model, its tokenizer, the losses (``trainer_state.json``), their origin
             (``training.json``) and checkpoints, if ``save_strategy`` asks for any, go; default: nowhere.
         resume: Go on from the last whole checkpoint in ``folder``, which must be the same run's: same data,

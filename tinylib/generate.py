@@ -10,7 +10,8 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tinylib.chat import Prompt, prompt_rows
+from tinylib.chat import prompt_rows
+from tinylib.messages import Prompt
 from tinylib.models import not_finite
 from tinylib.padding import check_rows, pad
 

@@ -11,7 +11,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
-from tinylib.chat import AssistantTurn, Prompt, chat_turns
+from tinylib.chat import AssistantTurn, chat_turns
+from tinylib.messages import Prompt
 
 IGNORE_INDEX = -100
 """A label that no loss counts: the default of PyTorch's cross-entropy and of transformers."""
@@ -37,7 +38,7 @@ def label_turns(turns: Sequence[AssistantTurn]) -> tuple[list[int], list[int]]:
 def training_example(
     tokenizer: PreTrainedTokenizerBase, chat: Prompt | Mapping[str, Any], max_length: int | None = None
 ) -> dict[str, Any]:
-    """Make one example to train on of one chat: messages, or a row (see `tinylib.chat.as_messages`).
+    """Make one example to train on of one chat: messages, or a row (see `tinylib.messages.as_messages`).
 
     Turns are dropped from the end until the rest fits into ``max_length`` tokens; none is cut, so that every
     answer keeps its end of turn. Returns ``input_ids``, ``labels`` and ``dropped``, the number of turns that

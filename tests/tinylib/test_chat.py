@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from tinylib.chat import as_messages, chat_turns, prompt_ids, prompt_rows
+from tinylib.chat import chat_turns, prompt_ids, prompt_rows
 from tinylib.labels import label_turns
+from tinylib.messages import as_messages
 
 CONVERSATION = [
     {"role": "system", "content": "Be brief."},

@@ -9,7 +9,7 @@ import datasets
 import pytest
 
 from tinylib import data
-from tinylib.chat import as_messages
+from tinylib.messages import as_messages
 
 README = (Path(data.__file__).parent / "README.md").read_text(encoding="utf-8")
 TRAIN, TEST = data.load_chats("requests", "train"), data.load_chats("requests", "test")

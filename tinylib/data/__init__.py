@@ -15,8 +15,8 @@ import pyarrow
 from datasets.fingerprint import generate_random_fingerprint
 from pyarrow import parquet
 
-from tinylib.chat import as_messages
 from tinylib.jsonl import json_rows
+from tinylib.messages import as_messages
 
 KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 HERE = Path(__file__).parent
@@ -28,8 +28,8 @@ def load_chats(source: str = "requests", split: str = "train") -> datasets.Datas
     The source is ``"requests"`` (the course's own), the path of a JSONL, JSON, CSV, TSV or Parquet file (all
     but the last perhaps ``.gz``, their texts in UTF-8), or a hub id; a split, ``"train"`` or ``"test"``, have
     the first and the last. JSON lines are read line by line, the other kinds as a whole. Each row is a chat
-    (see `tinylib.chat.as_messages`). It is a ValueError, with the line of a file, if it cannot be read, is
-    empty, or its first row is no chat.
+    (see `tinylib.messages.as_messages`). It is a ValueError, with the line of a file, if it cannot be read,
+    is empty, or its first row is no chat.
     """
     try:
         path = HERE / f"requests-{split}.jsonl" if source == "requests" else Path(source).expanduser()
