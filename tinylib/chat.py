@@ -5,7 +5,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
-from itertools import chain, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -63,6 +63,33 @@ def chat_turns(tokenizer: PreTrainedTokenizerBase, chat: Prompt | Mapping[str, A
     up to its last end of turn. It is a ValueError if a message is unusable, none is to be learned, the
     template leaves out words, calls or tools (anything else is told once), or does not tell the cut.
     """
+    return _cut(tokenizer, *_written(tokenizer, chat))
+
+
+def turns_within(
+    tokenizer: PreTrainedTokenizerBase, chat: Prompt | Mapping[str, Any], max_length: int
+) -> tuple[list[AssistantTurn], int]:
+    """Cut a conversation as `chat_turns` does; return the turns that fit, and how many do not.
+
+    What ends far beyond ``max_length`` tokens is not tokenized: 20 MB would take 20 seconds and 3 GB.
+    """
+    text, guarded, spoken = _written(tokenizer, chat)
+    far = 32 * max_length  # in characters; most tokens have about four
+    near = [(start, end) for start, end in spoken if end <= far]
+    if len(near) < len(spoken):
+        head = tokenizer(text[:far], add_special_tokens=False, verbose=False)["input_ids"]
+        if len(head) <= 2 * max_length:  # some have many, such as runs of spaces; twice: its end is broken
+            near = spoken
+    turns = _cut(tokenizer, text[: near[-1][1]], guarded[: near[-1][1]], near) if near else []
+    ends = accumulate(len(read) + len(said) for read, said in turns)
+    kept = sum(end <= max_length for end in ends)
+    return turns[:kept], len(spoken) - kept
+
+
+def _written(
+    tokenizer: PreTrainedTokenizerBase, chat: Prompt | Mapping[str, Any]
+) -> tuple[str, str, list[tuple[int, int]]]:
+    """Write a chat as text, and guarded (see `_guarded`); tell where in it each answer begins and ends."""
     messages = as_messages(chat, must_speak="assistant")
     others = (i for i, m in enumerate(messages) if m["role"] not in ("system", "developer", "assistant"))
     asked = next(others, len(messages))
@@ -80,6 +107,13 @@ def chat_turns(tokenizer: PreTrainedTokenizerBase, chat: Prompt | Mapping[str, A
         if not stops:
             raise ValueError("The chat template ends an answer without a special token that tells to stop.")
         spoken.append((start, stops[-1]))
+    return text, guarded, spoken
+
+
+def _cut(
+    tokenizer: PreTrainedTokenizerBase, text: str, guarded: str, spoken: list[tuple[int, int]]
+) -> list[AssistantTurn]:
+    """Tokenize a text, and cut it where answers begin and end."""
     ids, places = _tokens(tokenizer, text, guarded)
     before = [(start, bisect_left(places, (start,)) - 1) for start, _ in spoken]
     if across := [start for start, i in before if i >= 0 and places[i][1] > start]:

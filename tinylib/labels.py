@@ -4,14 +4,13 @@ At position i a causal model predicts token i + 1; so exactly one of the two has
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
-from tinylib.chat import AssistantTurn, chat_turns
+from tinylib.chat import AssistantTurn, chat_turns, turns_within
 from tinylib.messages import Prompt
 
 IGNORE_INDEX = -100
@@ -44,16 +43,17 @@ def training_example(
     answer keeps its end of turn. Returns ``input_ids``, ``labels`` and ``dropped``, the number of turns that
     did not fit; it is `TooLong` if not even the first does. Other errors are `tinylib.chat.chat_turns`'s.
     """
-    turns = chat_turns(tokenizer, chat)
-    ends = list(accumulate(len(prompt) + len(response) for prompt, response in turns))
-    kept = sum(max_length is None or end <= max_length for end in ends)
-    if kept == 0:
+    if max_length is None:
+        turns, dropped = chat_turns(tokenizer, chat), 0
+    else:
+        turns, dropped = turns_within(tokenizer, chat, max_length)
+    if not turns:
         raise TooLong(
-            f"The first answer ends at token {ends[0]}, beyond max_length={max_length}: "
-            "cut there, it would never show how to stop. Raise max_length, or leave the chat out."
+            f"The first answer ends beyond max_length={max_length}: cut there, it would never show how to "
+            "stop. Raise max_length, or leave the chat out."
         )
-    input_ids, labels = label_turns(turns[:kept])
-    return {"input_ids": input_ids, "labels": labels, "dropped": len(turns) - kept}
+    input_ids, labels = label_turns(turns)
+    return {"input_ids": input_ids, "labels": labels, "dropped": dropped}
 
 
 def shift(labels: torch.Tensor) -> torch.Tensor:

@@ -154,6 +154,7 @@ def test_nothing_is_cut_unnoticed(tinyllama: tuple, turns: list[tuple[str, str]]
     assert example["labels"].count(tokenizer.eos_token_id) == len(cut) - example["dropped"] >= 1
     assert example["labels"][-1] == tokenizer.eos_token_id
     kept = len(cut) - example["dropped"]
+    assert example["input_ids"] == [token for turn in cut[:kept] for ids in turn for token in ids]
     assert example["dropped"] == 0 or sum(len(r) + len(s) for r, s in cut[: kept + 1]) > max_length
 
 
@@ -273,3 +274,33 @@ def test_many_turns_are_cut_as_each_is_on_its_own(
     assert len(rendered) < 12
     # The last answer of a chat has a text of its own behind it, so that it is always rendered.
     assert together == [chat_turns(tokenizer, messages[: i + 1])[-1] for i in range(2, len(messages), 2)]
+
+
+def test_of_what_is_far_too_long_only_the_beginning_is_tokenized(
+    tinyllama: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, tokenizer = tinyllama
+    tokenized: list[int] = []
+    own = type(tokenizer).__call__
+    spied = type("Spied", (type(tokenizer),), {})
+    spied.__call__ = lambda self, text, **options: tokenized.append(len(text)) or own(self, text, **options)
+    monkeypatch.setattr(tokenizer, "__class__", spied)
+    short, long = ("Hi!", "Hello."), ("And?", "Bye. " * 20_000)
+    whole = training_example(tokenizer, messages_of_turns([short]))["input_ids"]
+    tokenized.clear()
+    example = training_example(tokenizer, messages_of_turns([short, long, short]), 200)
+    assert (example["input_ids"], example["dropped"]) == (whole, 2)
+    with pytest.raises(TooLong):
+        training_example(tokenizer, messages_of_turns([long, short]), 200)
+    assert sum(tokenized) < 20_000
+
+
+def test_characters_do_not_tell_how_many_tokens_they_are(tinyllama: tuple) -> None:
+    """A run of spaces may be one token."""
+    _, tokenizer = tinyllama
+    wide = type(tokenizer).from_pretrained(tokenizer.name_or_path)
+    wide.add_tokens(["~" * 90])
+    chat = messages_of_turns([("Hi!", "~" * 9_000)])
+    example = training_example(wide, chat, 200)
+    assert example["dropped"] == 0
+    assert example["input_ids"] == training_example(wide, chat)["input_ids"]
