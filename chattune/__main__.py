@@ -28,7 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     chats = {"metavar": "CHATS"}
     whole, real = {"type": int, "metavar": "N"}, {"type": float, "metavar": "X"}
     add = parser.add_argument
-    add("--data", **chats, required=True, help="a JSONL, JSON, CSV or Parquet file, hub id or 'requests'")
+    add("--data", **chats, required=True, help="JSONL, JSON, CSV, TSV or Parquet file, hub id or 'requests'")
     add("--eval-data", **chats, help="held-out chats, measured after each epoch (default: none)")
     add("--output", required=True, metavar="FOLDER", help="where the trained model and checkpoints go")
     add("--model", help="smollm2, tinyllama, a folder or a hub id (default: TINYLIB_MODEL, else smollm2)")
