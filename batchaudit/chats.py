@@ -10,9 +10,16 @@ from batchaudit.checkpoint import told
 from batchaudit.report import Report
 from batchaudit.turns import read_template
 from tinylib.jsonl import json_rows
-from tinylib.messages import as_messages, tools_of
+from tinylib.messages import Messages, as_messages, tools_of
 
 ROLES = ("system", "user", "assistant", "tool")
+TOLD = {  # of each fault: what is told with it, and what stands between several
+    "chat.unknown_role": ("They are: {}", ", "),
+    "chat.refused": ("It says: {}", "; "),
+    "chat.left_out": ("It does not write {}", " and "),
+    "chat.empty_answer": ("", ""),
+    "chat.forged_turn": ("Special tokens are spelled out in somebody's words", ""),
+}
 
 
 def rows_of(path: Path) -> Iterator[Any]:
@@ -55,9 +62,9 @@ def audit_chats(
     template, why = read_template(tokenizer)
     marks = {tokenizer.bos_token_id, tokenizer.eos_token_id} | (template.frame if template else set())
     specials = {tokenizer.convert_ids_to_tokens(i) for i in marks - {None}}
-    written = str(tokenizer.chat_template)
-    unknown, refused, lacks, empty, forged, texts, at = [], [], [], [], [], [], []
-    roles, said, parts = set(), set(), set()
+    rows: dict[str, list[int]] = {code: [] for code in TOLD}
+    details: dict[str, set[str]] = {code: set() for code in TOLD}
+    lengths: dict[int, int] = {}
     count = 0
     for number, row in enumerate(rows_of(Path(path))):
         count += 1
@@ -65,73 +72,71 @@ def audit_chats(
             messages, tools = as_messages(row, must_speak=""), tools_of(row)
         except ValueError as error:
             raise ValueError(f"Row {number} is no chat: {error}") from error
-        if any(special in m["content"] for m in messages for special in specials):
-            forged.append(number)
-        # Many templates write whatever stands there: a header that the model does not know.
-        strange = {m["role"] for m in messages if m["role"] not in ROLES and m["role"] not in written}
-        try:
-            text = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False)
-        except Exception as error:  # a template raises what it likes
-            text, why_not = None, f"{error!s:.200}"
+        text, found = _look(tokenizer, messages, tools, specials)
+        for code, said in found.items():
+            rows[code].append(number)
+            details[code] |= said
         if text is not None:
-            unheard = [m["role"] for m in messages if m["content"].strip() not in text]
-            heard = {m["role"] for m in messages if m["content"].strip() in text}
-            strange |= set(unheard) - heard - {"user", "assistant"}  # every template knows these
-            lacking = set(_left_out(tokenizer, messages, tools, text))
-            lacking |= {f"some words of {role!r}" for role in set(unheard) - strange}
-            if lacking:
-                lacks.append(number)
-                parts |= lacking
-        elif not strange:
-            refused.append(number)
-            said |= {why_not} if len(said) < 3 else set()
-        if strange:
-            unknown.append(number)
-            roles |= strange
-        if strange or text is None:
-            continue
-        texts.append(text)
-        at.append(number)
-        answers = [m.get("tool_calls") or m["content"].strip() for m in messages if m["role"] == "assistant"]
-        if not answers or not all(answers):
-            empty.append(number)
+            ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+            lengths[number] = len(ids)
     if not count:
         raise ValueError(f"There is no chat in {path}.")
     report = Report([], subject=f"{count} chats")
-    found = [("chat.unknown_role", unknown, f"They are: {', '.join(map(repr, sorted(roles)))}"),
-             ("chat.refused", refused, f"It says: {'; '.join(sorted(said))}"),
-             ("chat.left_out", lacks, f"It does not write {' and '.join(sorted(parts))}"),
-             ("chat.empty_answer", empty, ""),
-             ("chat.forged_turn", forged, "Special tokens are spelled out in somebody's words")]  # fmt: skip
     report.checked += ["roles", "tools and calls", "answers", "words that spell out special tokens"]
-    if texts:
-        lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
-        report.checked.append(f"lengths: {min(lengths)} to {max(lengths)} tokens")
-        if max_length is not None:
-            cut = [number for number, length in zip(at, lengths) if length > max_length]
-            share = (
-                f"{len(cut)} of {count} chats are longer than {max_length} tokens ({len(cut) / count:.0%})"
-            )
-            found.append(("labels.end_cut_off", cut, share))
+    for code, (detail, between) in TOLD.items():
+        if rows[code]:
+            detail = detail.format(between.join(sorted(details[code])[:9]))
+            several = f"{len(rows[code])} of {count} chats. {detail}"
+            report.findings.append(told(code, several, rows[code]))
+    if lengths:
+        report.checked.append(f"lengths: {min(lengths.values())} to {max(lengths.values())} tokens")
     if max_length is None:
         report.not_checked["what is cut"] = "give the length at which rows are cut, --max-length"
+    elif cut := [number for number, length in lengths.items() if length > max_length]:
+        longer = f"are longer than {max_length} tokens ({len(cut) / count:.0%})"
+        report.findings.append(told("labels.end_cut_off", f"{len(cut)} of {count} chats {longer}", cut))
     if template is None:
         report.not_checked["turns, answers and their ends"] = why
-    for code, rows, detail in found:
-        if rows:
-            several = f"{len(rows)} of {count} chats"
-            report.findings.append(
-                told(code, detail if detail.startswith(several) else f"{several}. {detail}", rows)
-            )
     return report
 
 
+def _look(
+    tokenizer: PreTrainedTokenizerBase, messages: Messages, tools: list[Any] | None, specials: set[str]
+) -> tuple[str | None, dict[str, set[str]]]:
+    """Write one chat: return its text, None if there is none to train on, and its faults, with details."""
+    found: dict[str, set[str]] = {}
+    if any(special in message["content"] for message in messages for special in specials):
+        found["chat.forged_turn"] = set()
+    # Many templates write whatever stands there: a header that the model does not know.
+    written = str(tokenizer.chat_template)
+    strange = {m["role"] for m in messages if m["role"] not in ROLES and m["role"] not in written}
+    try:
+        text = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False)
+    except Exception as error:  # a template raises what it likes
+        text, refusal = None, {f"{error!s:.200}"}
+    else:
+        silent = {m["role"] for m in messages if m["content"].strip() not in text}
+        heard = {m["role"] for m in messages if m["content"].strip() in text}
+        strange |= silent - heard - {"user", "assistant"}  # every template knows these
+        left_out = set(_left_out(tokenizer, messages, tools, text))
+        if left_out := left_out | {f"some words of {role!r}" for role in silent - strange}:
+            found["chat.left_out"] = left_out
+    if strange:
+        return None, found | {"chat.unknown_role": {repr(role) for role in strange}}
+    if text is None:
+        return None, found | {"chat.refused": refusal}
+    answers = [m.get("tool_calls") or m["content"].strip() for m in messages if m["role"] == "assistant"]
+    if not answers or not all(answers):
+        found["chat.empty_answer"] = set()
+    return text, found
+
+
 def _left_out(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]], tools: list[Any] | None, text: str
+    tokenizer: PreTrainedTokenizerBase, messages: Messages, tools: list[Any] | None, text: str
 ) -> Iterator[str]:
     """Name tools and calls that make no difference to the text that a template writes."""
 
-    def write(messages: list[dict[str, Any]], tools: list[Any] | None) -> str:
+    def write(messages: Messages, tools: list[Any] | None) -> str:
         try:
             return tokenizer.apply_chat_template(messages, tools=tools, tokenize=False)
         except Exception:  # what it refuses without, it has looked at

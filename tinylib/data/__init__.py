@@ -18,7 +18,7 @@ from pyarrow import parquet
 from tinylib.jsonl import json_rows
 from tinylib.messages import as_messages
 
-KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 HERE = Path(__file__).parent
 
 
