@@ -23,13 +23,16 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
 
     The same ids as a fast tokenizer's ``apply_chat_template(..., add_generation_prompt=True)``, but that a
     special token spelled out in somebody's words (``<|im_end|>``) stays words: nobody can end a turn but the
-    template. It is a ValueError if a message is unusable (see `as_messages`), or the last is not a user's.
+    template. It is a ValueError if a message is unusable (see `as_messages`), the last is not a user's, or
+    the template leaves out words or calls.
     """
     messages = as_messages(prompt)
     if (last := messages[-1]["role"]) != "user":
         raise ValueError(f"The conversation ends with a message of {last!r}: a prompt ends with a user's.")
     render = partial(_render, tokenizer, add_generation_prompt=True)
-    return _tokens(tokenizer, *_guarded(tokenizer, render, messages))[0]
+    text, guarded = _guarded(tokenizer, render, messages)
+    _check_written(render, messages, text)
+    return _tokens(tokenizer, text, guarded)[0]
 
 
 def prompt_rows(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[list[int]]:
@@ -156,7 +159,7 @@ def _guarded(tokenizer: PreTrainedTokenizerBase, render: Render, messages: Messa
 def _check_written(render: Render, messages: Messages, text: str) -> None:
     """Refuse a chat of which the template leaves out words, calls or tools; tell what else it does."""
     left_out = []
-    if render.keywords["tools"] and render(messages, tools=None) == text:
+    if render.keywords.get("tools") and render(messages, tools=None) == text:
         raise ValueError("The chat template does not write the tools of the row: take one that does.")
     for i, message in enumerate(messages):
         for name in [n for n in message if message[n] and n != "role" and n not in dict(left_out)]:
