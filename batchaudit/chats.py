@@ -10,9 +10,8 @@ from batchaudit.checkpoint import told
 from batchaudit.report import Report
 from batchaudit.turns import read_template
 from tinylib.jsonl import json_rows
-from tinylib.messages import Messages, as_messages, tools_of
+from tinylib.messages import Messages, as_messages, to_learn, tools_of, unknown_roles
 
-ROLES = ("system", "user", "assistant", "tool")
 TOLD = {  # of each fault: what is told with it, and what stands between several
     "chat.unknown_role": ("They are: {}", ", "),
     "chat.refused": ("It says: {}", "; "),
@@ -107,9 +106,7 @@ def _look(
     found: dict[str, set[str]] = {}
     if any(special in message["content"] for message in messages for special in specials):
         found["chat.forged_turn"] = set()
-    # Many templates write whatever stands there: a header that the model does not know.
-    written = str(tokenizer.chat_template)
-    strange = {m["role"] for m in messages if m["role"] not in ROLES and m["role"] not in written}
+    strange = unknown_roles(messages, str(tokenizer.chat_template))
     try:
         text = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False)
     except Exception as error:  # a template raises what it likes
@@ -126,7 +123,7 @@ def _look(
     if text is None:
         return None, found | {"chat.refused": refusal}
     answers = [m.get("tool_calls") or m["content"].strip() for m in messages if m["role"] == "assistant"]
-    if not answers or not all(answers):
+    if not to_learn(messages) or not all(answers):
         found["chat.empty_answer"] = set()
     return text, found
 

@@ -6,7 +6,7 @@
 |---|---|---|
 | `examples` | chats | what is trained on, in a file |
 | `trainable` | a model | its last layers, or adapters beside it, as what is trained |
-| `attention` | a packed row | each sample's attention on its own |
+| `attention` | a packed row | each sample's attention on its own; whether a model keeps samples apart |
 | `trainer` | batches | a Trainer that scores only where a label is, and an evaluation of tokens |
 | `runs` | a folder | one that knows whose it is, in which nothing is lost or left half-written |
 | `watch` | a training | a bar, and an end where it diverges |

@@ -2,10 +2,12 @@
 
 import argparse
 import os
+import signal
 from pathlib import Path
 
 import torch
 
+from chattune import runs
 from chattune.train import fine_tune
 from chattune.trainable import add_adapters, train_last_layers
 from tinylib import models
@@ -18,6 +20,8 @@ OWN = ("data", "eval_data", "output", "model", "last_layers", "lora")  # the oth
 def main() -> None:
     """Fine-tune a chat model on chats of your own, and save it as a folder that transformers loads."""
     args = _parser().parse_args()
+    if "RANK" not in os.environ:  # a launcher's own processes shall end at once
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with errors_in_one_line():
         _run(args, {k: v for k, v in vars(args).items() if v is not None and k not in OWN})
 
@@ -76,8 +80,9 @@ def _run(args: argparse.Namespace, settings: dict) -> None:
     if int(os.environ.get("RANK", 0)) == 0:  # one process speaks for all
         saved = args.output
         if args.lora is not None:
-            models.save(model.merge_and_unload(), tokenizer, output / "merged")
-            saved += f", merged into the model in {output / 'merged'}"
+            merged = output / runs.MERGED
+            models.save(model.merge_and_unload(), tokenizer, merged)
+            saved += f", merged into the model in {merged}"
         print(f"{len(losses)} steps, loss {losses[0]:.3f} to {losses[-1]:.3f}; saved in {saved}")
 
 

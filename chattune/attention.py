@@ -71,3 +71,24 @@ def attending_by_sample(model: PreTrainedModel) -> Iterator[None]:
     finally:
         if wanted:
             model.set_attn_implementation(usual)
+
+
+@torch.no_grad()
+def keeps_samples_apart(model: PreTrainedModel) -> bool:
+    """Ask a model whether the samples of a packed row are apart: the second must not change with the first.
+
+    Only models that read the samples off ``position_ids`` keep them apart: Llama's kind, not OPT, Bloom or
+    Mamba, which say nothing.
+    """
+    was_training, positions = model.training, torch.arange(4).repeat(2)[None].to(model.device)
+    model.eval()
+    try:
+        with attending_by_sample(model):
+            rows = torch.tensor([[0, 1, 0, 1, 0, 1, 0, 1], [1, 0, 0, 0, 0, 1, 0, 1]], device=model.device)
+            inputs = [{"input_ids": row[None], "position_ids": positions, "use_cache": False} for row in rows]
+            one, other = (model(**each).logits[0, 4:].float() for each in inputs)
+    except TypeError:  # it takes no position_ids
+        return False
+    finally:
+        model.train(was_training)
+    return bool((one - other).abs().max() <= 1e-3 * one.abs().max())

@@ -15,8 +15,14 @@ from filelock import FileLock, Timeout
 from safetensors import safe_open
 from transformers import PreTrainedModel, TrainingArguments
 
-RUN = "training.json"  # what a run is made of
-MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*config.json")
+RUN = "training.json"  # what a run is made of, and whether it has ended
+MERGED = "merged"  # the folder of a model with its adapters merged into it
+MODEL_FILES = (
+    "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json",
+    "adapter_config.json", "tokenizer*.json", "tokenizer.model", "special_tokens_map.json",
+    "added_tokens.json", "vocab.*", "merges.txt", "chat_template.jinja", "additional_chat_templates/*",
+    f"{MERGED}/*",
+)  # fmt: skip
 ANEW = "overwrite=True (--overwrite) begins anew in it"
 CHANGES_NOTHING = (
     "logging", "save", "report", "eval", "per_device_eval", "disable", "ddp",
@@ -31,7 +37,7 @@ def claimed(folder: Path, model: PreTrainedModel, size: int, resume: bool, overw
     What ends the training from outside, such as a full disk or Ctrl-C, gets a note on how to go on.
     """
     source, own = Path(model.name_or_path).resolve(), folder.resolve()
-    if source == own or (source.parent == own and source.name.startswith("checkpoint-")):
+    if source == own or (source.parent == own and source.name.startswith(("checkpoint-", MERGED))):
         raise ValueError(f"The model comes from {folder}, and would be overwritten: give another folder.")
     if folder.is_file():
         raise ValueError(f"{folder} is a file: give a folder.")
@@ -61,14 +67,15 @@ def _refuse_anothers(folder: Path, resume: bool, overwrite: bool) -> None:
     run = _made_of(folder)  # where no training wrote it, it is not overwritten either
     if not found or overwrite:
         return
+    goes_on = run is not None and (bool(_checkpoints(folder)) or not run.get("finished", True))
     if run is None:
         holds = f"something else ({min(found)})"
-    elif resume and _checkpoints(folder):
+    elif resume and goes_on:
         return
     elif resume:
         holds = "a finished training, and no checkpoint"
     else:
-        holds = "a training" + (": --resume goes on" if _checkpoints(folder) else "")
+        holds = "a training" + (": --resume goes on" if goes_on else "")
     raise ValueError(f"{folder} holds {holds}. Give another folder; {ANEW}.")
 
 
@@ -101,15 +108,16 @@ def check_same(folder: Path, run: Mapping[str, Any]) -> None:
     usual = _as_json({field.name: field.default for field in fields(TrainingArguments)})
     was, now = usual | old, usual | run
     # The model's name is a path, which can be written in several ways: its weights are compared.
-    differ = [name for name in old | run if was.get(name) != now.get(name) and name != "model"]
+    names = [name for name in old | run if name not in ("model", "finished")]
+    differ = [name for name in names if was.get(name) != now.get(name)]
     if differ:
         said = "; ".join(f"{name}: {was.get(name)}, now {now.get(name)}" for name in differ)
         raise ValueError(f"{folder} is another run's ({said}), and cannot be resumed; {ANEW}.")
 
 
-def write_made_of(folder: Path, run: Mapping[str, Any]) -> None:
-    """Write down what the run in ``folder`` is made of."""
-    (folder / RUN).write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+def write_made_of(folder: Path, run: Mapping[str, Any], finished: bool) -> None:
+    """Write down what the run in ``folder`` is made of, and whether it has ended: else no model is its."""
+    (folder / RUN).write_text(json.dumps({**run, "finished": finished}, indent=2) + "\n", encoding="utf-8")
 
 
 def remove_checkpoints(folder: Path) -> None:
@@ -119,11 +127,11 @@ def remove_checkpoints(folder: Path) -> None:
 
 
 def remove_model(folder: Path) -> None:
-    """Remove the files of a model in ``folder``: beside those of another kind they would be loaded, too.
+    """Remove the files of a model and its tokenizer: beside those of another they would be loaded, too.
 
     So transformers puts the adapters of one run on the weights of another, if both lie there.
     """
-    for path in [path for pattern in MODEL_FILES for path in folder.glob(pattern)]:
+    for path in {path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()}:
         path.unlink()
 
 

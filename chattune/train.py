@@ -8,6 +8,7 @@ import difflib
 import inspect
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -20,12 +21,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 from transformers.trainer_callback import PrinterCallback
 
 from chattune import runs
-from chattune.attention import attending_by_sample
+from chattune.attention import attending_by_sample, keeps_samples_apart
 from chattune.examples import prepare
 from chattune.trainable import check_trainable
 from chattune.trainer import PackedTrainer
 from chattune.watch import Watch
-from tinylib.collate import PackedCollator
+from tinylib.collate import PackedCollator, PaddedCollator
 from tinylib.models import put_when_whole
 from tinylib.quiet import progress_bars
 
@@ -76,10 +77,10 @@ def fine_tune(
             its model when the new one is whole.
         eval_chats: Held-out chats: their loss and share of exact answers, as `PackedTrainer` measures them
             after each epoch or as ``eval_strategy`` says, are in the bar and in ``trainer_state.json``.
-        max_length: The most tokens of a chat; default: the model's context. Later turns that do not fit are
-            dropped, chats of which not even the first answer fits are left out, and it is said.
+        max_length: The most tokens of a chat; default, and most: the model's context. Later turns that do not
+            fit are dropped, chats of which not even the first answer fits are left out, and it is said.
         collator: What makes a batch of examples. Default: `tinylib.collate.PackedCollator`, which changes the
-            speed, not the losses.
+            speed, not the losses; for a model that would let packed chats see each other, `PaddedCollator`.
         arguments: Of ``transformers.TrainingArguments``, over `DEFAULTS`.
 
     Returns:
@@ -100,8 +101,11 @@ def fine_tune(
     on_cpu = model.device.type == "cpu"
     if on_cpu and arguments.get("fp16"):
         raise ValueError("On a CPU there is no training in float16: leave out fp16, or try bf16=True.")
-    max_length = max_length or model.config.max_position_embeddings
-    collator = collator or PackedCollator(tokenizer.pad_token_id)
+    context = getattr(model.config, "max_position_embeddings", None)
+    if max_length and context and max_length > context:
+        raise ValueError(f"max_length is {max_length}, but the model's context ends at {context}.")
+    max_length = max_length or context
+    collator = _collator_for(model, tokenizer, collator)
     with ExitStack() as stack:
         # The Trainer wants a folder even if it saves nothing.
         output = Path(folder or stack.enter_context(tempfile.TemporaryDirectory())).expanduser()
@@ -113,8 +117,10 @@ def fine_tune(
             size = runs.bytes_to_write(model, checkpoints=settings.save_strategy != "no")
             stack.enter_context(runs.claimed(output, model, size, resume, overwrite))
         output.mkdir(parents=True, exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(prefix=".", dir=output, ignore_cleanup_errors=True)
-        scratch = Path(stack.enter_context(scratch))
+        scratch = output / f".examples-{settings.process_index}"
+        shutil.rmtree(scratch, ignore_errors=True)  # of a training that was killed
+        scratch.mkdir()
+        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         data = {"train_dataset": prepare(tokenizer, chats, max_length, scratch)}
         if eval_chats is not None:
             data["eval_dataset"] = prepare(tokenizer, eval_chats, max_length, scratch, "held-out chat")
@@ -130,7 +136,7 @@ def fine_tune(
                 runs.check_same(output, run)
             else:
                 runs.remove_checkpoints(output)
-            runs.write_made_of(output, run)
+            runs.write_made_of(output, run, finished=False)
         checkpoint = runs.last_checkpoint(output) if resume else None
         with progress_bars(False), attending_by_sample(model), _tied_weights_saved_once(model):
             trainer.train(resume_from_checkpoint=checkpoint)
@@ -140,8 +146,25 @@ def fine_tune(
                     trainer.state.save_to_json(str(part / "trainer_state.json"))
                     tokenizer.save_pretrained(part)
                     runs.remove_model(output)
+                runs.write_made_of(output, run, finished=True)
     model.eval()
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def _collator_for(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, given: Collator | None
+) -> Collator:
+    """Return what is given; else what packs, where the model keeps the samples of a row apart, or pads."""
+    if isinstance(given, PackedCollator) and not keeps_samples_apart(model):
+        raise ValueError("The model lets packed chats see each other: give no collator, and it pads.")
+    if given is not None:
+        return given
+    if tokenizer.pad_token_id is None:
+        raise ValueError("The tokenizer has no pad token: set one (EOS will do), or give a collator.")
+    if keeps_samples_apart(model):
+        return PackedCollator(tokenizer.pad_token_id)
+    print("The model would let packed chats see each other: they are padded, which is slower.")
+    return PaddedCollator(tokenizer.pad_token_id)
 
 
 @contextmanager
@@ -198,6 +221,8 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} must be a number, not {value!r}.")
         if isinstance(value, float) and math.isnan(value) and name not in POSITIVE:
             raise ValueError(f"{name} must be a number, not nan.")
+    if (steps := settings.get("max_steps", -1)) != -1 and not (steps > 0 and steps % 1 == 0):
+        raise ValueError(f"max_steps must be a whole number above 0, or -1 for none, not {steps!r}.")
     for name in POSITIVE:
         value = settings.get(name)
         if value is not None and not (0 < value < float("inf") and not (name in WHOLE and value % 1)):

@@ -8,7 +8,9 @@ from transformers import PreTrainedModel
 
 def train_last_layers(model: PreTrainedModel, count: int) -> None:
     """Let only the last layers of a Llama-type model be trained; a ValueError if it has not as many."""
-    layers = model.model.layers
+    layers = getattr(getattr(model, "model", None), "layers", None)
+    if layers is None:
+        raise ValueError(f"{type(model).__name__} has no model.layers, as Llama's kind has: train it all.")
     if not 1 <= count <= len(layers):
         raise ValueError(f"Of the model's layers the last 1 to {len(layers)} can be trained, not {count}.")
     model.requires_grad_(False)
@@ -20,8 +22,8 @@ def add_adapters(model: PreTrainedModel, rank: int) -> torch.nn.Module:
 
     They are in float32, also beside weights in 16 bits. A rank below 1 is a ValueError.
     """
-    if rank < 1:
-        raise ValueError(f"The rank of adapters must be at least 1, not {rank}.")
+    if rank < 1 or rank % 1:
+        raise ValueError(f"The rank of adapters must be a whole number of at least 1, not {rank}.")
     from peft import LoraConfig, get_peft_model  # costs a second, and few need it
 
     settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")

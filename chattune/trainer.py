@@ -86,6 +86,8 @@ class PackedTrainer(Trainer):
         on_cpu = self.args.device.type == "cpu"
         if "position_ids" not in batch or "attention_mask" in batch:  # it is not packed
             return [batch]
+        if any(getattr(values, "shape", None) != batch["labels"].shape for values in batch.values()):
+            return [batch]  # some collators tell where samples begin in tensors of another shape
         # Several processes must call the model equally often, and may have unequally many rows.
         if on_cpu and self.accelerator.distributed_type == DistributedType.NO:
             return _one_by_one(batch)

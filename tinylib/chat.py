@@ -10,7 +10,16 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from tinylib.messages import Messages, Prompt, as_messages, copied, tell_once, tools_of
+from tinylib.messages import (
+    Messages,
+    Prompt,
+    as_messages,
+    copied,
+    tell_once,
+    to_learn,
+    tools_of,
+    unknown_roles,
+)
 
 AssistantTurn = tuple[list[int], list[int]]
 """What the model reads since it last spoke, and what it then says, its end of turn included."""
@@ -94,12 +103,10 @@ def _written(
 ) -> tuple[str, str, list[tuple[int, int]]]:
     """Write a chat as text, and guarded (see `_guarded`); tell where in it each answer begins and ends."""
     messages = as_messages(chat, must_speak="assistant")
-    others = (i for i, m in enumerate(messages) if m["role"] not in ("system", "developer", "assistant"))
-    asked = next(others, len(messages))
-    learned = [m["role"] == "assistant" and m.get("weight", 1) != 0 for m in messages]
-    said = [i for i in range(asked + 1, len(messages)) if learned[i]]
-    if not said:
+    if not (said := to_learn(messages)):
         raise ValueError("The chat has no message of the assistant's to learn: none that answers another's.")
+    for role in sorted(unknown_roles(messages, str(tokenizer.chat_template))):
+        tell_once(f"The chat template does not know the role {role!r}: the model may not, either.")
     messages = [{k: v for k, v in m.items() if k != "weight"} for m in messages[: said[-1] + 1]]
     render = partial(_render, tokenizer, tools=tools_of(chat))
     text, guarded = _guarded(tokenizer, render, messages)

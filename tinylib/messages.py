@@ -20,6 +20,8 @@ ROLES = {
 }
 """Other names that data sets have for roles. The words of a ``function_call`` are a call, as JSON."""
 
+KNOWN_ROLES = ("system", "user", "assistant", "tool")
+
 # How a list of messages begins, as JSON or as Python prints it.
 _LIKE_MESSAGES = re.compile(
     r"""\s*\[\s*\{.*?['"](role|from)['"]\s*:\s*['"](system|user|assistant|human|gpt)['"]""", re.DOTALL
@@ -62,6 +64,22 @@ def as_messages(
     return messages
 
 
+def to_learn(messages: Messages) -> list[int]:
+    """Number the answers that a model is to learn: the assistant's, but those of weight 0, and its greetings.
+
+    A greeting is what it says before anybody has asked.
+    """
+    others = (i for i, m in enumerate(messages) if m["role"] not in ("system", "developer", "assistant"))
+    asked = next(others, len(messages))
+    learned = [m["role"] == "assistant" and m.get("weight", 1) != 0 for m in messages]
+    return [i for i in range(asked + 1, len(messages)) if learned[i]]
+
+
+def unknown_roles(messages: Messages, template: str) -> set[str]:
+    """Name roles for which a chat template has no place: many write a header that the model does not know."""
+    return {m["role"] for m in messages if m["role"] not in KNOWN_ROLES and m["role"] not in template}
+
+
 def tools_of(chat: Any) -> list[Any] | None:
     """Read the ``tools`` of a row, a list or its JSON; None if it has none; a ValueError if it is no JSON."""
     return copied(_from_json(chat.get("tools"))) or None if isinstance(chat, Mapping) else None
@@ -79,14 +97,15 @@ def _message(number: int, given: Any, tools: Any, tell: Callable[[str], object])
     except ValueError as error:
         raise ValueError(f"Message {number}: {error}") from error
     role, content = message.get("role"), _joined(message.get("content"))
-    if not isinstance(content, str) or not isinstance(role, str) or not role:
+    if not isinstance(content, str) or not isinstance(role, str) or not role.strip():
         raise ValueError(f"Message {number} needs a 'role' and a 'content' that is text: {given!r:.80}.")
     for name in ("train", "weight"):
         if (learned := message.get(name, 1)) not in (0, 1):
             raise ValueError(f"Message {number} has the {name} {learned!r}: it is 0, not learned, or 1.")
     if "train" in message:
         message["weight"] = int(message.pop("train") and message.get("weight", 1))
-    message |= {"role": ROLES.get(role.lower(), role.lower()), "content": content}
+    usual = role.strip().lower()
+    message |= {"role": ROLES.get(usual, usual), "content": content}
     if message["role"] != role:
         tell(f"Messages of {role!r} are read as those of {message['role']!r}.")
     return message

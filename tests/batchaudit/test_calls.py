@@ -21,6 +21,7 @@ from batchaudit import AuditCallback, audit, loss_offset
 from batchaudit.__main__ import main
 from batchaudit.chats import audit_chats
 from tinylib import models
+from tinylib.labels import training_example
 
 IDS = torch.tensor([[5, 6, 7, 8]])
 
@@ -276,3 +277,21 @@ def test_a_template_that_does_not_parse_back_is_not_used() -> None:
     report = audit({"input_ids": [[5, 6, 7]], "labels": [[5, 6, 7]]}, tokenizer=tokenizer)
     assert "template" in report.not_checked["turns, answers and their ends"]
     assert "labels" in report.checked
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "system", "content": "Be kind."}, {"role": "assistant", "content": "Hello!"}],
+        [{"role": "assistant", "content": "Hello!"}, {"role": "user", "content": "Hi."}],
+        [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello!", "weight": 0}],
+        [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello!", "train": False}],
+    ],
+    ids=["nobody asked", "a greeting", "weight 0", "train false"],
+)
+def test_a_chat_of_which_nothing_is_learned_is_told(tinyllama: tuple, tmp_path: Path, messages: list) -> None:
+    path = tmp_path / "chats.jsonl"
+    path.write_text(json.dumps({"messages": messages}) + "\n", encoding="utf-8")
+    assert audit_chats(path, tinyllama[1]).codes == ["chat.empty_answer"]
+    with pytest.raises(ValueError, match="no message of the assistant's to learn"):
+        training_example(tinyllama[1], {"messages": messages})

@@ -16,7 +16,7 @@ import torch
 from bad_inputs import CHATS, COMMANDS, FILES, PAIR, SETTINGS, lines
 from filelock import FileLock
 from training_data import CHATS as TRAINED
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from chattune import add_adapters, fine_tune, prepare, train_last_layers
 from chattune.__main__ import main
@@ -218,12 +218,63 @@ def test_of_an_overwritten_model_nothing_is_loaded(
     _, tokenizer = fresh()
     both = {"adapters": add_adapters(fresh()[0], 4), "all weights": fresh()[0]}
     fine_tune(both.pop(first), tokenizer, TRAINED, tmp_path, max_steps=1)
+    models.save(fresh()[0], tokenizer, tmp_path / "merged")
+    (tmp_path / "added_tokens.json").write_text('{"<foo>": 431}')  # as transformers 4 saves a tokenizer
+    (tmp_path / "my_config.json").write_text("{}")
     (last,) = both.values()
     fine_tune(last, tokenizer, TRAINED, tmp_path, overwrite=True, max_steps=1)
     found = {path.name for path in tmp_path.glob("*.safetensors")}
     assert found == {"model.safetensors" if first == "adapters" else "adapter_model.safetensors"}
     assert (tmp_path / "adapter_config.json").exists() == (first != "adapters")
     assert (tmp_path / "config.json").exists() == (first == "adapters")
+    assert not list((tmp_path / "merged").iterdir())
+    assert len(AutoTokenizer.from_pretrained(tmp_path)) == len(tokenizer)
+    assert (tmp_path / "my_config.json").exists()
+
+
+def test_an_overwriting_run_that_was_stopped_goes_on_from_the_beginning(
+    fresh: Callable[[], Loaded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = {"learning_rate": 1e-3, "max_steps": 2}
+    fine_tune(*fresh(), TRAINED, tmp_path, max_steps=1)
+    (tmp_path / ".examples-0").mkdir()  # of a run that was killed
+    with monkeypatch.context() as patched:
+        patched.setattr(Watch, "on_log", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            fine_tune(*fresh(), TRAINED, tmp_path, overwrite=True, **again)
+    assert "With --resume it goes on from the beginning" in stopped.value.__notes__[0]
+    assert not json.loads((tmp_path / "training.json").read_text())["finished"]
+    assert (tmp_path / "model.safetensors").exists()  # the earlier model, until the new one is whole
+    losses = fine_tune(*fresh(), TRAINED, tmp_path, resume=True, **again)
+    assert losses == fine_tune(*fresh(), TRAINED, **again)
+    assert json.loads((tmp_path / "training.json").read_text())["finished"]
+    assert not list(tmp_path.glob(".examples*"))
+
+
+def test_a_folder_is_not_written_to_where_the_model_comes_from(
+    fresh: Callable[[], Loaded], tmp_path: Path
+) -> None:
+    model, tokenizer = fresh()
+    model.name_or_path = str(tmp_path / "merged")
+    with pytest.raises(ValueError, match="The model comes from"):
+        fine_tune(model, tokenizer, TRAINED, tmp_path, overwrite=True, max_steps=1)
+
+
+def test_a_tokenizer_without_pad_token_is_refused_first(
+    fresh: Callable[[], Loaded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chattune.train.prepare", lambda *_: pytest.fail("too late"))
+    model, tokenizer = fresh()
+    tokenizer.pad_token = None
+    with pytest.raises(ValueError, match="has no pad token"):
+        fine_tune(model, tokenizer, TRAINED)
+
+
+def test_only_models_of_llamas_kind_have_last_layers(gpt2: Any) -> None:
+    with pytest.raises(ValueError, match=r"GPT2LMHeadModel has no model\.layers"):
+        train_last_layers(gpt2, 1)
+    with pytest.raises(ValueError, match="whole number"):
+        add_adapters(gpt2, 1.5)
 
 
 def test_float16_in_which_every_step_is_left_out_ends(

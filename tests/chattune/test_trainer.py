@@ -1,5 +1,6 @@
 """A packed row changes only the speed: no sample is seen by another; loss, gradients and weights agree."""
 
+import copy
 import random
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,28 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_data import CHATS, EXAMPLES, PAD
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    DataCollatorWithFlattening,
+    MambaConfig,
+    MambaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    PreTrainedModel,
+    Trainer,
+    TrainingArguments,
+)
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from chattune import fine_tune
-from chattune.attention import BY_SAMPLE, attending_by_sample, attention_by_sample, sample_lengths
+from chattune.attention import (
+    BY_SAMPLE,
+    attending_by_sample,
+    attention_by_sample,
+    keeps_samples_apart,
+    sample_lengths,
+)
 from chattune.trainer import PackedTrainer, _as_one_row
 from tinylib import models
 from tinylib.collate import PackedCollator, PaddedCollator
@@ -168,6 +187,56 @@ def test_attention_by_sample_is_sdpa_under_the_block_mask(tinyllama: tuple, batc
             assert model.config._attn_implementation == BY_SAMPLE
             found = model(**inputs, use_cache=False).logits
     assert (found - expected).abs().max() < 1e-4
+
+
+SMALL = {"vocab_size": 431, "hidden_size": 32, "num_hidden_layers": 2}
+OTHERS = {
+    "OPT": lambda: OPTForCausalLM(
+        OPTConfig(**SMALL, ffn_dim=64, num_attention_heads=4, word_embed_proj_dim=32)
+    ),
+    "Bloom": lambda: BloomForCausalLM(BloomConfig(vocab_size=431, hidden_size=32, n_layer=2, n_head=4)),
+    "Mamba": lambda: MambaForCausalLM(MambaConfig(**SMALL, state_size=4)),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_model_that_lets_packed_samples_see_each_other_gets_them_padded(
+    tinyllama: tuple, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer, options = tinyllama[1], {"max_steps": 2, "max_length": 200, "per_device_train_batch_size": 4}
+    torch.manual_seed(0)
+    packed = OTHERS[kind]()
+    padded = copy.deepcopy(packed)
+    losses = fine_tune(packed, tokenizer, CHATS, **options)
+    assert "they are padded" in capsys.readouterr().out
+    assert losses == fine_tune(padded, tokenizer, CHATS, collator=PaddedCollator(PAD), **options)
+    with pytest.raises(ValueError, match="lets packed chats see each other"):
+        fine_tune(padded, tokenizer, CHATS, collator=PackedCollator(PAD), **options)
+
+
+def test_models_that_read_samples_off_the_positions_are_known(
+    tinyllama: tuple, gpt2: PreTrainedModel
+) -> None:
+    for model in (tinyllama[0].train(), gpt2):
+        assert keeps_samples_apart(model)
+    assert tinyllama[0].training
+    tinyllama[0].eval()
+
+
+@pytest.mark.parametrize(
+    "collator",
+    [
+        DataCollatorWithFlattening(return_flash_attn_kwargs=True),
+        DataCollatorForLanguageModeling(pad_token_id=PAD, padding_free=True),
+    ],
+    ids=["transformers", "TRL"],
+)
+def test_what_others_pack_is_trained_alike(tinyllama_folder: Path, collator: Any) -> None:
+    losses = []
+    for collate in (PaddedCollator(PAD), collator):
+        model, tokenizer = models.load(tinyllama_folder)
+        losses.append(fine_tune(model, tokenizer, CHATS, collator=collate, max_steps=2))
+    assert losses[1] == pytest.approx(losses[0], abs=2e-4)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

@@ -180,7 +180,7 @@ def test_words_beside_a_call_that_a_template_leaves_out_are_refused(tinyllama: t
 def test_a_template_that_writes_no_text_but_parts_of_it_is_refused(tinyllama: tuple, name: str) -> None:
     with pytest.raises(ValueError, match="does not write the content of message 0"):
         chat_turns(with_template(tinyllama[1], name), CONVERSATION[1:3])
-    with pytest.raises(ValueError, match="Prompt 1: .* does not write the content of message 0"):
+    with pytest.raises(ValueError, match=r"Prompt 1: .* does not write the content of message 0"):
         prompt_rows(with_template(tinyllama[1], name), [[{"role": "user", "content": "a"}], "Hi, you!"])
 
 
