@@ -1,6 +1,7 @@
 """A packed row changes only the speed: no sample is seen by another; loss, gradients and weights agree."""
 
 import copy
+import inspect
 import random
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,8 @@ def test_a_model_that_lets_packed_samples_see_each_other_gets_them_padded(
     tokenizer, options = tinyllama[1], {"max_steps": 2, "max_length": 200, "per_device_train_batch_size": 4}
     torch.manual_seed(0)
     packed = OTHERS[kind]()
+    if "logits_to_keep" not in inspect.signature(packed.forward).parameters:
+        pytest.skip("in transformers 4 it cannot leave out logits, and is refused")
     padded = copy.deepcopy(packed)
     losses = fine_tune(packed, tokenizer, CHATS, **options)
     assert "they are padded" in capsys.readouterr().out
