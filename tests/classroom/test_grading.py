@@ -364,7 +364,7 @@ def test_an_interruption_ends_the_notebook_and_shows_what_was_graded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(tmp_path / "returned" / f"{FIRST}_ann.ipynb", "")
-    write(tmp_path / "returned" / f"{FIRST}_ben.ipynb", notebook("while True: pass"))
+    write(tmp_path / "returned" / f"{FIRST}_ben.ipynb", notebook(card(SAFE_ROWS) + "\nwhile True: pass"))
     watched: list[subprocess.Popen] = []
 
     def watch(started: subprocess.Popen, *_: Any) -> str:
