@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from batchaudit.checkpoint import told
 from batchaudit.report import Report
 from batchaudit.turns import read_template
+from tinylib.chat import left_out
 from tinylib.jsonl import json_rows
 from tinylib.messages import Messages, as_messages, to_learn, tools_of, unknown_roles
 
@@ -19,6 +20,8 @@ TOLD = {  # of each fault: what is told with it, and what stands between several
     "chat.empty_answer": ("", ""),
     "chat.forged_turn": ("Special tokens are spelled out in somebody's words", ""),
 }
+
+NOT_WRITTEN = {"tools": "the row's tools", "tool_calls": "calls"}
 
 
 def rows_of(path: Path) -> Iterator[Any]:
@@ -112,12 +115,13 @@ def _look(
     except Exception as error:  # a template raises what it likes
         text, refusal = None, {f"{error!s:.200}"}
     else:
-        silent = {m["role"] for m in messages if m["content"].strip() not in text}
-        heard = {m["role"] for m in messages if m["content"].strip() in text}
+        missing = list(left_out(tokenizer, messages, text, tools))
+        silent = {messages[i]["role"] for name, i in missing if name == "content"}
+        heard = {m["role"] for i, m in enumerate(messages) if ("content", i) not in missing}
         strange |= silent - heard - {"user", "assistant"}  # every template knows these
-        left_out = set(_left_out(tokenizer, messages, tools, text))
-        if left_out := left_out | {f"some words of {role!r}" for role in silent - strange}:
-            found["chat.left_out"] = left_out
+        details = {NOT_WRITTEN[name] for name, _ in missing if name in NOT_WRITTEN}
+        if details := details | {f"some words of {role!r}" for role in silent - strange}:
+            found["chat.left_out"] = details
     if strange:
         return None, found | {"chat.unknown_role": {repr(role) for role in strange}}
     if text is None:
@@ -126,22 +130,3 @@ def _look(
     if not to_learn(messages) or not all(answers):
         found["chat.empty_answer"] = set()
     return text, found
-
-
-def _left_out(
-    tokenizer: PreTrainedTokenizerBase, messages: Messages, tools: list[Any] | None, text: str
-) -> Iterator[str]:
-    """Name tools and calls that make no difference to the text that a template writes."""
-
-    def write(messages: Messages, tools: list[Any] | None) -> str:
-        try:
-            return tokenizer.apply_chat_template(messages, tools=tools, tokenize=False)
-        except Exception:  # what it refuses without, it has looked at
-            return ""
-
-    if tools and write(messages, None) == text:
-        yield "the row's tools"
-    for i, message in enumerate(messages):
-        without = {name: value for name, value in message.items() if name != "tool_calls"}
-        if without != message and write([*messages[:i], without, *messages[i + 1 :]], tools) == text:
-            yield "calls"

@@ -2,7 +2,7 @@
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
 from itertools import accumulate, chain, pairwise
@@ -40,7 +40,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
         raise ValueError(f"The conversation ends with a message of {last!r}: a prompt ends with a user's.")
     render = partial(_render, tokenizer, add_generation_prompt=True)
     text, guarded = _guarded(tokenizer, render, messages)
-    _check_written(render, messages, text)
+    _check_written(left_out(tokenizer, messages, text, add_generation_prompt=True))
     return _tokens(tokenizer, text, guarded)[0]
 
 
@@ -108,9 +108,10 @@ def _written(
     for role in sorted(unknown_roles(messages, str(tokenizer.chat_template))):
         tell_once(f"The chat template does not know the role {role!r}: the model may not, either.")
     messages = [{k: v for k, v in m.items() if k != "weight"} for m in messages[: said[-1] + 1]]
-    render = partial(_render, tokenizer, tools=tools_of(chat))
+    tools = tools_of(chat)
+    render = partial(_render, tokenizer, tools=tools)
     text, guarded = _guarded(tokenizer, render, messages)
-    _check_written(render, messages, text)
+    _check_written(left_out(tokenizer, messages, text, tools))
     special, spoken = _special_tokens(tokenizer, len(tokenizer)), []
     for start, end in _spoken(render, messages, said, text):
         stops = [found.end() for found in special.finditer(guarded, start, end)]
@@ -163,22 +164,39 @@ def _guarded(tokenizer: PreTrainedTokenizerBase, render: Render, messages: Messa
     return text, guarded
 
 
-def _check_written(render: Render, messages: Messages, text: str) -> None:
-    """Refuse a chat of which the template leaves out words, calls or tools; tell what else it does."""
-    left_out = []
-    if render.keywords.get("tools") and render(messages, tools=None) == text:
-        raise ValueError("The chat template does not write the tools of the row: take one that does.")
+def left_out(
+    tokenizer: PreTrainedTokenizerBase, messages: Messages, text: str, tools: Any = None, **options: Any
+) -> Iterator[tuple[str, int]]:
+    """Find what makes no difference to the text that a chat template writes.
+
+    ``text`` is what it makes of the messages with these tools and options. Yields names, and numbers of
+    messages: each whose ``content`` is left out, the first of anything else that is, and ``"tools"``, with 0.
+    """
+    render = partial(_render, tokenizer, tools=tools, **options)
+    if tools:
+        with suppress(ValueError):  # what it refuses without, it has looked at
+            if render(messages, tools=None) == text:
+                yield "tools", 0
+    found = {"role"}
     for i, message in enumerate(messages):
-        for name in [n for n in message if message[n] and n != "role" and n not in dict(left_out)]:
+        for name in [name for name, value in message.items() if value and name not in found]:
             if name == "content":
                 words = message[name].strip()
                 if text.count(words) >= sum(m["content"].count(words) for m in messages):
                     continue
             other = "\ue000" if name == "content" else ""  # some look whether its first letter is an image
             changed = [*messages[:i], {**message, name: other}, *messages[i + 1 :]]
-            with suppress(ValueError):  # what it refuses without, it has looked at
-                left_out += [(name, i)] if render(changed) == text else []
+            with suppress(ValueError):
+                if render(changed) == text:
+                    found |= {name} - {"content"}
+                    yield name, i
+
+
+def _check_written(left_out: Iterable[tuple[str, int]]) -> None:
+    """Refuse a chat of which the template leaves out words, calls or tools; tell what else it does."""
     for name, i in left_out:
+        if name == "tools":
+            raise ValueError("The chat template does not write the tools of the row: take one that does.")
         if name in ("content", "tool_calls"):
             raise ValueError(f"The chat template does not write the {name} of message {i}.")
         tell_once(f"The chat template does not write {name!r} of a message: it is not used.")

@@ -270,6 +270,13 @@ def test_what_a_public_template_refuses_or_leaves_out(
         assert found[finding.code][1] in finding.detail
 
 
+def test_a_template_may_write_words_in_another_way(tmp_path: Path) -> None:
+    template = "{% for m in messages %}<|{{ m.role }}|>{{ m.content.split() | join(' ') }}</s>{% endfor %}"
+    chat = [SYSTEM, {"role": "user", "content": "Hi!\nYou?"}, {**ANSWER, "content": "Yes.\n\nI."}]
+    (tmp_path / "chats.jsonl").write_text(json.dumps({"messages": chat}))
+    assert audit_chats(tmp_path / "chats.jsonl", llama(template)).codes == []
+
+
 def test_a_template_that_does_not_parse_back_is_not_used() -> None:
     tokenizer: PreTrainedTokenizerBase = llama(
         "{% for m in messages %}{{ '<|user|>\n' + m.content + '\n<|user|>\n' }}{% endfor %}"
