@@ -26,7 +26,13 @@ class Watch(TrainerCallback):
         # A loss that is not finite is in every gradient. Those of float16 are scaled and may overflow: then
         # their step is left out.
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        if not args.fp16 and not torch.nn.utils.get_total_norm(gradients).isfinite():
+        if args.fp16 or not gradients:
+            return
+        # Clipping by a norm that is not finite leaves nothing but zeros and NaN: then the smallest tells.
+        smallest = min(gradients, key=torch.Tensor.numel)
+        if args.max_grad_norm > 0 and smallest.isfinite().all() and smallest.any():
+            return
+        if not torch.nn.utils.get_total_norm(gradients).isfinite():
             self._end("the loss or a gradient", state.global_step + 1, args, state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:

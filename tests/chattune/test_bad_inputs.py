@@ -108,6 +108,21 @@ def test_a_diverging_training_keeps_the_last_good_checkpoint(
     assert not (tmp_path / "model.safetensors").exists()
 
 
+@pytest.mark.parametrize("clipped_to", [1.0, 0.0])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_one_number_of_one_gradient_ends_a_training_before_its_step(
+    fresh: Callable[[], Loaded], value: float, clipped_to: float
+) -> None:
+    model, tokenizer = fresh()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    at = torch.zeros_like(weight := model.model.layers[1].mlp.up_proj.weight)
+    at[3, 5] = value
+    weight.register_hook(lambda gradient: gradient + at)
+    with pytest.raises(FloatingPointError, match="in step 1 the loss or a gradient"):
+        fine_tune(model, tokenizer, TRAINED, max_grad_norm=clipped_to)
+    assert all(weight.equal(before[name]) for name, weight in model.state_dict().items())
+
+
 def test_weights_that_overflow_in_an_epochs_last_step_are_not_saved(
     fresh: Callable[[], Loaded], tmp_path: Path
 ) -> None:
