@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 READY := $(VENV)/ready
+SLIDES = @$(BIN)/python -m sphinx -W --keep-going --quiet -b revealjs -d build/slides-doctrees book/slides
 # A machine that has just written gigabytes of packages may let a first kernel wait for a minute.
 PYTEST := $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-kernel-startup-timeout 300
 # How many processes test at the same time, a file each; every one takes a core and up to 4 GB.
@@ -30,7 +31,7 @@ model: $(READY)
 run: model
 	@$(BIN)/python tools/execute.py run
 	@$(BIN)/python -m sphinx --quiet -t run -d build/run-doctrees book build/run
-	@$(BIN)/python -m sphinx -W --keep-going --quiet -b revealjs -d build/slides-doctrees book/slides build/run/slides
+	$(SLIDES) build/run/slides
 	@echo "open build/run/index.html"
 
 lab: model
@@ -39,7 +40,7 @@ lab: model
 # The lessons' stored outputs are shown, and nothing is run.
 book: $(READY)
 	@$(BIN)/python -m sphinx -W --keep-going --quiet -d build/doctrees book build/book
-	@$(BIN)/python -m sphinx -W --keep-going --quiet -b revealjs -d build/slides-doctrees book/slides build/book/slides
+	$(SLIDES) build/book/slides
 	@echo "open build/book/index.html"
 
 # The book as one file, printed by Chromium or Chrome where there is one.
@@ -58,7 +59,7 @@ words: book
 
 # The teacher's slides for 90 minutes alone; book and run carry them, too.
 slides: $(READY)
-	@$(BIN)/python -m sphinx -W --keep-going --quiet -b revealjs -d build/slides-doctrees book/slides build/slides
+	$(SLIDES) build/slides
 	@echo "open build/slides/index.html"
 
 # The stored outputs are those of the shipped model on a CPU.

@@ -10,7 +10,7 @@ from batchaudit.checkpoint import told
 from batchaudit.report import Report
 from batchaudit.turns import read_template
 from tinylib.chat import left_out
-from tinylib.jsonl import json_rows
+from tinylib.jsonl import json_rows, kind_of
 from tinylib.messages import Messages, as_messages, to_learn, tools_of, unknown_roles
 
 TOLD = {  # of each fault: what is told with it, and what stands between several
@@ -31,7 +31,7 @@ def rows_of(path: Path) -> Iterator[Any]:
         ValueError: It cannot be read; the message names the line. Or it is CSV or Parquet, and what reads
             these, the packages of the course, is not installed.
     """
-    if Path(path.name.lower().removesuffix(".gz")).suffix in (".csv", ".tsv", ".parquet"):
+    if kind_of(path) in (".csv", ".tsv", ".parquet"):
         try:
             from tinylib.data import load_chats
         except ImportError as error:

@@ -35,7 +35,8 @@ def prepare(
         ValueError: A chat is unusable (with its number), or none is left.
     """
     if isinstance(chats, str | DatasetDict) or not isinstance(chats, Iterable):
-        raise ValueError(f"Chats are a data set (one split of it) or a list of chats, not {chats!r:.80}.")
+        kinds = "a data set of datasets (one split of it), a DataFrame, or a list of chats"
+        raise ValueError(f"Chats are {kinds}, not {chats!r:.80}.")
     if hasattr(chats, "iloc"):  # pandas fills with NaN what a row has not
         filled = chats.astype(object).where(chats.notna(), None)
         chats = filled.to_dict("records") if hasattr(chats, "columns") else filled.tolist()

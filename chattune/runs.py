@@ -16,6 +16,7 @@ from safetensors import safe_open
 from transformers import PreTrainedModel, TrainingArguments
 
 RUN = "training.json"  # what a run is made of, and whether it has ended
+LOSSES = "trainer_state.json"
 MERGED = "merged"  # the folder of a model with its adapters merged into it
 MODEL_FILES = (
     "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json",
@@ -42,6 +43,9 @@ def claimed(folder: Path, model: PreTrainedModel, size: int, resume: bool, overw
     if folder.is_file():
         raise ValueError(f"{folder} is a file: give a folder.")
     folder.mkdir(parents=True, exist_ok=True)
+    for written in {path for name in (RUN, LOSSES, *MODEL_FILES) for path in folder.glob(name)}:
+        if written.is_dir() and written.parent == folder:
+            raise ValueError(f"{written} is a folder, and a file of this name is to be written: move it.")
     try:
         with FileLock(folder / ".lock", timeout=0):
             _refuse_anothers(folder, resume, overwrite)
@@ -163,7 +167,7 @@ def last_checkpoint(folder: str | Path) -> str | None:
     """Return the newest checkpoint in ``folder`` that is whole, if there is one; say which are not."""
     for path in _checkpoints(folder):
         try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))  # is written last
+            json.loads((path / LOSSES).read_text(encoding="utf-8"))  # is written last
             for file in list(path.glob("*.safetensors")) or [path / "model.safetensors"]:
                 with safe_open(file, "pt"):  # opens if no byte is missing
                     pass

@@ -96,7 +96,7 @@ def fine_tune(
     check_trainable(model)
     _check_settings(arguments | {"max_length": max_length})
     _check_where(folder, resume, overwrite)
-    if not (collator is None or callable(collator)):
+    if collator is not None and (not callable(collator) or isinstance(collator, type)):
         raise ValueError(f"The collator is called with a list of examples; {collator!r:.80} cannot be.")
     on_cpu = model.device.type == "cpu"
     if on_cpu and arguments.get("fp16"):
@@ -122,6 +122,9 @@ def fine_tune(
         scratch.mkdir()
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         data = {"train_dataset": prepare(tokenizer, chats, max_length, scratch)}
+        count, size = len(data["train_dataset"]), settings.train_batch_size * settings.world_size
+        if settings.dataloader_drop_last and count < size:
+            raise ValueError(f"dataloader_drop_last leaves out all {count} chats: {size} make a batch.")
         if eval_chats is not None:
             data["eval_dataset"] = prepare(tokenizer, eval_chats, max_length, scratch, "held-out chat")
         watch = Watch()
@@ -143,7 +146,8 @@ def fine_tune(
             if writes:
                 with put_when_whole(output) as part:
                     trainer.save_model(str(part))
-                    trainer.state.save_to_json(str(part / "trainer_state.json"))
+                    (part / "README.md").unlink(missing_ok=True)  # peft's form, which nobody has filled in
+                    trainer.state.save_to_json(str(part / runs.LOSSES))
                     tokenizer.save_pretrained(part)
                     runs.remove_model(output)
                 runs.write_made_of(output, run, finished=True)
@@ -155,14 +159,13 @@ def _collator_for(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, given: Collator | None
 ) -> Collator:
     """Return what is given; else what packs, where the model keeps the samples of a row apart, or pads."""
-    if isinstance(given, PackedCollator) and not keeps_samples_apart(model):
-        raise ValueError("The model lets packed chats see each other: give no collator, and it pads.")
-    if given is not None:
-        return given
-    if tokenizer.pad_token_id is None:
+    if given is None and tokenizer.pad_token_id is None:
         raise ValueError("The tokenizer has no pad token: set one (EOS will do), or give a collator.")
-    if keeps_samples_apart(model):
-        return PackedCollator(tokenizer.pad_token_id)
+    packs = given is None or isinstance(given, PackedCollator)
+    if not packs or keeps_samples_apart(model):
+        return PackedCollator(tokenizer.pad_token_id) if given is None else given
+    if given is not None:
+        raise ValueError("The model lets packed chats see each other: give no collator, and it pads.")
     print("The model would let packed chats see each other: they are padded, which is slower.")
     return PaddedCollator(tokenizer.pad_token_id)
 

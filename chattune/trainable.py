@@ -20,8 +20,11 @@ def train_last_layers(model: PreTrainedModel, count: int) -> None:
 def add_adapters(model: PreTrainedModel, rank: int) -> torch.nn.Module:
     """Put LoRA adapters of scale 2 beside every linear layer but the output layer; they alone are trained.
 
-    They are in float32, also beside weights in 16 bits. A rank below 1 is a ValueError.
+    They are in float32, also beside weights in 16 bits. A rank below 1, or a model that has adapters, is a
+    ValueError.
     """
+    if hasattr(model, "peft_config"):
+        raise ValueError("The model has adapters already: train these, or load the model anew.")
     if rank < 1 or rank % 1:
         raise ValueError(f"The rank of adapters must be a whole number of at least 1, not {rank}.")
     from peft import LoraConfig, get_peft_model  # costs a second, and few need it

@@ -8,7 +8,26 @@ import zlib
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+
+def kind_of(path: Path) -> str:
+    """Read the kind of a file off its name, in lower case and without ``.gz``, as ``".jsonl"``."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def opened(path: Path) -> IO[bytes]:
+    """Open a file for reading; of one whose name ends in ``.gz``, what is in it."""
+    return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def decoded(data: bytes, line: int = 1) -> str:
+    """Decode UTF-8 that begins on this line of a file; a ValueError tells on which line it is none."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line += data[: error.start].count(b"\n")
+        raise ValueError(f"line {line} is not in UTF-8: {error}") from error
 
 
 def _int(digits: str) -> int:
@@ -35,7 +54,7 @@ def json_rows(path: Path) -> Iterator[Any]:
     >>> path.write_text('{"n": 1}\n\n{"n": "1"}\n') and list(json_rows(path))
     [{'n': 1}, {'n': '1'}]
     """
-    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+    with opened(path) as file:
         try:
             values = _values(file)
             first = list(islice(values, 2))
@@ -70,16 +89,14 @@ class _BreaksOffError(ValueError):
 
 def _value(data: bytes, line: int) -> Any:
     """Read one JSON text, which begins on this line."""
+    text = decoded(data, line)
     try:
-        value = _DECODER.decode(data.decode())
+        value = _DECODER.decode(text)
         if _HALF_A_PAIR.search(data):
             json.dumps(value, ensure_ascii=False).encode()
         return value
-    except UnicodeDecodeError as error:
-        line += data[: error.start].count(b"\n")
-        raise ValueError(f"line {line} is not in UTF-8: {error}") from error
     except json.JSONDecodeError as error:
-        kind = _BreaksOffError if error.pos >= len(error.doc.rstrip()) else ValueError
+        kind = _BreaksOffError if error.pos >= len(text.rstrip()) else ValueError
         where = f"line {line + error.lineno - 1} is no JSON in UTF-8"
         raise kind(f"{where}: {error.msg}, at character {error.colno}") from error
     except (ValueError, RecursionError) as error:

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset, DatasetDict
 
+from tinylib.collate import PaddedCollator
+
 PAIR = {"prompt": "Hi!", "completion": "Hello."}
 
 
@@ -136,6 +138,7 @@ CHATS: dict[str, tuple[Any, int | str]] = {
     "a file's name": ("chats.jsonl", "a list of chats, not 'chats.jsonl'"),
     "None": (None, "a list of chats, not None"),
     "a number": (3, "a list of chats, not 3"),
+    "a table of Arrow": (Dataset.from_list([PAIR]).data.table, "a list of chats, not pyarrow.Table"),
     "a data set": (Dataset.from_list([PAIR]), 1),
     "rows of several forms": ([PAIR, {"messages": TWO}, TWO], 3),
     "the messages of one chat": (TWO, "Chat 0: A row needs"),
@@ -276,6 +279,11 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "a folder of spaces": ({"folder": " "}, "Give a folder"),
     "a folder that is a number": ({"folder": 3}, "The folder is a path, not 3"),
     "a collator that is none": ({"collator": 3}, "The collator is called .*; 3 cannot be"),
+    "a collator that is not made": ({"collator": PaddedCollator}, "The collator is called .* cannot be"),
+    "a last batch that is the first": (
+        {"dataloader_drop_last": True, "per_device_train_batch_size": 99},
+        "leaves out all .* chats: 99 make a batch",
+    ),
     "max_steps 0": ({"max_steps": 0}, "max_steps must be a whole number above 0, or -1 for none, not 0"),
     "max_steps 2.5": ({"max_steps": 2.5}, "max_steps must be a whole number"),
     "max_length beyond the context": ({"max_length": 2049}, "the model's context ends at 2048"),

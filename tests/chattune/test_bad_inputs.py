@@ -234,6 +234,7 @@ def test_of_an_overwritten_model_nothing_is_loaded(
     both = {"adapters": add_adapters(fresh()[0], 4), "all weights": fresh()[0]}
     fine_tune(both.pop(first), tokenizer, TRAINED, tmp_path, max_steps=1)
     models.save(fresh()[0], tokenizer, tmp_path / "merged")
+    (tmp_path / "README.md").write_text("Mine.")  # peft would write its own in it
     (tmp_path / "added_tokens.json").write_text('{"<foo>": 431}')  # as transformers 4 saves a tokenizer
     (tmp_path / "my_config.json").write_text("{}")
     (last,) = both.values()
@@ -245,6 +246,22 @@ def test_of_an_overwritten_model_nothing_is_loaded(
     assert not list((tmp_path / "merged").iterdir())
     assert len(AutoTokenizer.from_pretrained(tmp_path)) == len(tokenizer)
     assert (tmp_path / "my_config.json").exists()
+    assert (tmp_path / "README.md").read_text() == "Mine."
+
+
+@pytest.mark.parametrize("name", ["training.json", "trainer_state.json", "model.safetensors", "vocab.json"])
+def test_a_folder_in_the_place_of_a_file_is_told_before_anything_is_prepared(
+    fresh: Callable[[], Loaded], tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name / "mine").mkdir(parents=True)
+    with pytest.raises(ValueError, match=f"{name} is a folder, and a file of this name is to be written"):
+        fine_tune(*fresh(), ["no chat"], tmp_path, overwrite=True)
+    assert (tmp_path / name / "mine").is_dir()
+
+
+def test_adapters_are_not_put_on_adapters(fresh: Callable[[], Loaded]) -> None:
+    with pytest.raises(ValueError, match="has adapters already"):
+        add_adapters(add_adapters(fresh()[0], 4), 4)
 
 
 def test_an_overwriting_run_that_was_stopped_goes_on_from_the_beginning(

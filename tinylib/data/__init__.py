@@ -1,6 +1,6 @@
 """Chats to train on: those that come with the course (see ``README.md`` beside this file), or your own."""
 
-import gzip
+import codecs
 import io
 import json
 import warnings
@@ -15,7 +15,7 @@ import pyarrow
 from datasets.fingerprint import generate_random_fingerprint
 from pyarrow import parquet
 
-from tinylib.jsonl import json_rows
+from tinylib.jsonl import decoded, json_rows, kind_of, opened
 from tinylib.messages import as_messages
 
 KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
@@ -37,9 +37,8 @@ def load_chats(source: str = "requests", split: str = "train") -> datasets.Datas
             raise ValueError("give the path of a file, the id of a data set on the hub, or 'requests'.")
         if source == "requests" and not path.is_file():
             raise ValueError(f"'requests' has the splits 'train' and 'test', not {split!r}.")
-        kind = Path(path.name.lower().removesuffix(".gz")).suffix
-        local = kind in KINDS or path.is_file()
-        chats = _read(path, kind) if local else datasets.load_dataset(source, split=split)
+        local = kind_of(path) in KINDS or path.is_file()
+        chats = _read(path) if local else datasets.load_dataset(source, split=split)
         if not len(chats):
             raise ValueError("there is no row in it.")
         as_messages(chats[0], must_speak="", tell=lambda _: None)  # whoever reads them all tells it
@@ -49,8 +48,8 @@ def load_chats(source: str = "requests", split: str = "train") -> datasets.Datas
     return chats
 
 
-def _read(path: Path, kind: str) -> datasets.Dataset:
-    if kind not in KINDS:
+def _read(path: Path) -> datasets.Dataset:
+    if (kind := kind_of(path)) not in KINDS:
         raise ValueError(f"its name must end in {', '.join(KINDS)}, which says how it is read.")
     if kind == ".parquet":
         return datasets.Dataset(parquet.read_table(path))
@@ -86,13 +85,8 @@ def _from_rows(rows: Iterable[Any]) -> datasets.Dataset:
 
 def _table(path: Path) -> datasets.Dataset:
     """Read a CSV or TSV file; what looks like a number, or like nothing, is an answer too."""
-    data = path.read_bytes()
-    data = gzip.decompress(data) if path.suffix.lower() == ".gz" else data
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise ValueError(f"line {line} is not in UTF-8: {error}") from error
+    with opened(path) as file:
+        text = decoded(file.read().removeprefix(codecs.BOM_UTF8))
     options = {"dtype": str, "keep_default_na": False, "sep": max(",;\t", key=text.split("\n")[0].count)}
     with warnings.catch_warnings():  # without an index, and so, no column moves into another's place
         warnings.simplefilter("error", pandas.errors.ParserWarning)
