@@ -56,7 +56,9 @@ class Site:
 
 def build(root: Path, target: str, folder: Path) -> Path:
     """Build the book of the course in ``root`` with the commands that the Makefile has for a target."""
-    recipe = (root / "Makefile").read_text(encoding="utf-8").split(f"\n{target}: ")[1].split("\n\n")[0]
+    makefile = (root / "Makefile").read_text(encoding="utf-8")
+    (slides,) = re.findall(r"^SLIDES = (.+)$", makefile, re.MULTILINE)
+    recipe = makefile.split(f"\n{target}: ")[1].split("\n\n")[0].replace("$(SLIDES)", slides)
     for line in re.findall(r"python (-m sphinx .+)$", recipe, re.MULTILINE):
         command = [word.replace("build/", f"{folder}/") for word in shlex.split(line)]
         done = subprocess.run([sys.executable, *command], cwd=root, capture_output=True, text=True)
