@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from batchaudit.checkpoint import told
 from batchaudit.report import Report
 from batchaudit.turns import read_template
-from tinylib.chat import left_out
+from tinylib.chat import find_left_out
 from tinylib.jsonl import json_rows, kind_of
 from tinylib.messages import Messages, as_messages, to_learn, tools_of, unknown_roles
 
@@ -115,7 +115,7 @@ def _look(
     except Exception as error:  # a template raises what it likes
         text, refusal = None, {f"{error!s:.200}"}
     else:
-        missing = list(left_out(tokenizer, messages, text, tools))
+        missing = list(find_left_out(tokenizer, messages, text, tools))
         silent = {messages[i]["role"] for name, i in missing if name == "content"}
         heard = {m["role"] for i, m in enumerate(messages) if ("content", i) not in missing}
         strange |= silent - heard - {"user", "assistant"}  # every template knows these

@@ -40,7 +40,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
         raise ValueError(f"The conversation ends with a message of {last!r}: a prompt ends with a user's.")
     render = partial(_render, tokenizer, add_generation_prompt=True)
     text, guarded = _guarded(tokenizer, render, messages)
-    _check_written(left_out(tokenizer, messages, text, add_generation_prompt=True))
+    _check_written(find_left_out(tokenizer, messages, text, add_generation_prompt=True))
     return _tokens(tokenizer, text, guarded)[0]
 
 
@@ -111,7 +111,7 @@ def _written(
     tools = tools_of(chat)
     render = partial(_render, tokenizer, tools=tools)
     text, guarded = _guarded(tokenizer, render, messages)
-    _check_written(left_out(tokenizer, messages, text, tools))
+    _check_written(find_left_out(tokenizer, messages, text, tools))
     special, spoken = _special_tokens(tokenizer, len(tokenizer)), []
     for start, end in _spoken(render, messages, said, text):
         stops = [found.end() for found in special.finditer(guarded, start, end)]
@@ -164,7 +164,7 @@ def _guarded(tokenizer: PreTrainedTokenizerBase, render: Render, messages: Messa
     return text, guarded
 
 
-def left_out(
+def find_left_out(
     tokenizer: PreTrainedTokenizerBase, messages: Messages, text: str, tools: Any = None, **options: Any
 ) -> Iterator[tuple[str, int]]:
     """Find what makes no difference to the text that a chat template writes.
