@@ -1,6 +1,7 @@
 """The page of the audited frameworks: it is the stored run, and that agrees with what was read by hand."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -53,3 +54,15 @@ def test_the_page_has_every_mode_and_finding() -> None:
     counts = sources.frameworks_counts()
     assert "| false alarms | 0 |" in counts
     assert "| missed | 0 |" in counts
+
+
+def test_the_readme_counts_as_the_page_does() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    counts = dict(re.findall(r"\| ([^|]+) \| (\d+) \|", sources.frameworks_counts()))
+    assert f"{counts['frameworks']} training frameworks' own code, in {counts['modes']} modes" in readme
+    assert f"none of the {counts['modes in which nothing is wrong']} in which nothing is wrong" in readme
+    found, all_of_them = counts["of these found, in just these rows"], counts["faults and notes that are so"]
+    assert f"{found} of the {all_of_them} faults and notes" in readme
+    rows = [line for line in sources.templates_table().splitlines() if line.startswith("| `")]
+    tried = [row for row in rows if "not tried" not in row]
+    assert f"{len(tried)} of the {len(rows)} templates that TRL brings along" in readme
