@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument(
         "file",
         metavar="FILE",
-        help="JSONL, JSON, CSV or Parquet: rows with messages, prompt and completion, ...",
+        help="JSONL, JSON, CSV, TSV or Parquet: rows with messages, prompt and completion, ...",
     )
     one.add_argument("--model", metavar="FOLDER", required=True, help="where the tokenizer is")
     one.add_argument("--max-length", type=int, metavar="TOKENS", help="the length at which rows are cut")

@@ -25,11 +25,11 @@ NOT_WRITTEN = {"tools": "the row's tools", "tool_calls": "calls"}
 
 
 def rows_of(path: Path) -> Iterator[Any]:
-    """Read the rows of a file: of CSV or Parquet as `tinylib.data.load_chats`, else as `json_rows` does.
+    """Read the rows of a file: of CSV, TSV or Parquet as `tinylib.data.load_chats`, else as `json_rows` does.
 
     Raises:
-        ValueError: It cannot be read; the message names the line. Or it is CSV or Parquet, and what reads
-            these, the packages of the course, is not installed.
+        ValueError: It cannot be read; the message names the line. Or it is a table, and what reads
+            it, the packages of the course, is not installed.
     """
     if kind_of(path) in (".csv", ".tsv", ".parquet"):
         try:
@@ -50,7 +50,7 @@ def audit_chats(
     """Look at a file of chats: what the template refuses or leaves out, empty answers, forged turns, lengths.
 
     Args:
-        path: JSONL, a JSON list, CSV or Parquet: rows that `tinylib.messages.as_messages` reads.
+        path: JSONL, a JSON list, CSV, TSV or Parquet: rows that `tinylib.messages.as_messages` reads.
         tokenizer: With a chat template.
         max_length: Where rows would be cut, in tokens; None if nowhere.
 
