@@ -87,6 +87,8 @@ def put_when_whole(folder: str | os.PathLike) -> Iterator[Path]:
     try:
         yield part
         for path in sorted(part.iterdir()):
+            if path.is_dir():  # of a tokenizer's further templates: it replaces none that has files
+                shutil.rmtree(Path(folder, path.name), ignore_errors=True)
             path.replace(Path(folder, path.name))
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -267,3 +267,12 @@ def test_tinyllama_generates_without_a_limit_as_well(tiny: Path) -> None:
     inputs = tokenizer("Hi", return_tensors="pt")
     output = model.generate(**inputs, do_sample=False)
     assert inputs["input_ids"].shape[1] < output.shape[1] < 2048
+
+
+def test_a_model_is_saved_over_an_earlier_one_also_with_several_templates(tiny: Path) -> None:
+    model, tokenizer = models.load(tiny)
+    for other in ("tool_use", "rag"):
+        tokenizer.chat_template = {"default": make_tokenizer().chat_template, other: "{{ messages }}"}
+        models.save(model, tokenizer, tiny)
+    assert models.load(tiny)[1].chat_template == tokenizer.chat_template
+    assert not (tiny / ".part").exists()
