@@ -12,7 +12,7 @@ from tinylib.labels import IGNORE_INDEX
 
 _VISIBLE = {"Ġ": "·", "▁": "·", "Ċ": "⏎", "<0x0A>": "⏎", "\n": "⏎"}
 # A mark is never a colour alone, and its colour does on a light page and on a dark one.
-_MARKS = {"": "span none", "padding": "s #8886", "hidden": "s none", "learned": "b #0976", "fault": "u #d508"}
+_MARKS = {"": "span none", "padding": "s #8886", "hidden": "s none", "learned": "b #0976"}
 _PAGE = "var(--jp-layout-color0, var(--pst-color-background, var(--colab-primary-surface-color, Canvas)))"
 _CELL = "padding: 2px 6px; white-space: nowrap"
 _NAME = f"{_CELL}; position: sticky; left: 0; text-align: left; background: {_PAGE}"
@@ -52,7 +52,6 @@ class TokenGrid(str):
                     mark = "learned" if name.startswith("labels") and text != "–" else ""
                     if seen and seen[j] == "0":
                         mark = "hidden" if "1" in seen[:j] and "1" in seen[j:] else "padding"
-                    mark = "fault" if text.startswith("✗") else mark
                     tag, colour = _MARKS[mark].split()
                     rows += f'<td title="{mark}" style="{_CELL}; background: {colour}">'
                     rows += f"<{tag}>{escape(text)}</{tag}></td>"
@@ -63,10 +62,7 @@ class TokenGrid(str):
 
 
 def token_grid(
-    tokenizer: PreTrainedTokenizerBase,
-    batch: Mapping[str, torch.Tensor],
-    rows: Sequence[int] | None = None,
-    faults: torch.Tensor | None = None,
+    tokenizer: PreTrainedTokenizerBase, batch: Mapping[str, torch.Tensor], rows: Sequence[int] | None = None
 ) -> TokenGrid:
     """Draw a batch: for each row its tokens and, under each token, whatever else is there.
 
@@ -75,17 +71,15 @@ def token_grid(
     name marks the tokens: padding at a row's edges, hidden ones inside.
 
     The batch has ``input_ids`` and any others of their shape ``(batch, seq)``, else it is a ValueError;
-    ``rows`` are the numbers of those to draw; ``faults``, of that shape, is true where to mark with ``✗``.
+    ``rows`` are the numbers of those to draw, at least one; default: all.
     """
     input_ids = batch["input_ids"]
-    faults = torch.zeros_like(input_ids) if faults is None else faults
-    for name, tensor in {**batch, "faults": faults}.items():
+    for name, tensor in batch.items():
         if tensor.shape != input_ids.shape:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, input_ids {tuple(input_ids.shape)}.")
     blocks, seq = [], input_ids.shape[1]
     for i in range(len(input_ids)) if rows is None else rows:
-        tokens = zip(token_strings(tokenizer, input_ids[i]), faults[i])
-        lines = {f"row {i}": ["✗" * bool(fault) + token for token, fault in tokens]}
+        lines = {f"row {i}": token_strings(tokenizer, input_ids[i])}
         for name in [name for name in batch if name != "input_ids"]:
             known = tokenizer if name.startswith("labels") else None
             lines[name] = [token_string(known, int(number)) for number in batch[name][i]]
