@@ -58,8 +58,8 @@ def _machine() -> Iterator[tuple[bool, str, str]]:
         advice = "Close other programs or notebooks (Kernel → Shut Down All Kernels)."
         yield free >= NEEDED_MEMORY, f"memory: {free / 1e9:.1f} GB available, 3 GB needed", advice
         yield True, f"device {models.best_device()}", ""
-        name = os.environ.get("TINYLIB_MODEL") or models.DEFAULT_NAME
-        shipped = name == models.DEFAULT_NAME
+        name = os.environ.get("TINYLIB_MODEL") or fetch.NAME
+        shipped = name == fetch.NAME
         if shipped and not fetch.cached_folder().is_dir():
             yield True, "the model is not here yet: it is fetched when first used (93 MB, once)", ""
         else:

@@ -18,7 +18,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from tinylib import fetch
 from tinylib.quiet import errors_in_one_line, progress_bars
 
-DEFAULT_NAME = fetch.NAME
 HUB_IDS = {"tinyllama": "TinyLlama/TinyLlama-1.1B-Chat-v1.0"}
 
 
@@ -39,7 +38,7 @@ def load(
         RuntimeError: Unknown device; the model can be neither found nor fetched; or its files are not those
             of a causal model and its tokenizer. (Other damage finds `tinylib.fetch.verify`.)
     """
-    name = os.fspath(name or os.environ.get("TINYLIB_MODEL") or DEFAULT_NAME)
+    name = os.fspath(name or os.environ.get("TINYLIB_MODEL") or fetch.NAME)
     source = resolve(name)
     device = torch.device(device or best_device())
     dtype = dtype or best_dtype(device)
@@ -116,7 +115,7 @@ def best_dtype(device: torch.device) -> torch.dtype:
 
 def resolve(name: str) -> str:
     """Turn a name into what ``from_pretrained`` takes, a folder's path or a hub id; errors as of `load`."""
-    if name == DEFAULT_NAME:
+    if name == fetch.NAME:
         return str(fetch.shipped())
     if name in HUB_IDS:
         return HUB_IDS[name]
@@ -128,7 +127,7 @@ def resolve(name: str) -> str:
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         return name
     raise ValueError(
-        f"Unknown model {name!r}. Give {DEFAULT_NAME!r}, {', '.join(map(repr, HUB_IDS))}, "
+        f"Unknown model {name!r}. Give {fetch.NAME!r}, {', '.join(map(repr, HUB_IDS))}, "
         "the path of a folder that exists, or a hub id of the form 'owner/name'."
     )
 
@@ -146,7 +145,7 @@ def _explained(what: str, name: str, source: str) -> Iterator[None]:
             hint = "The folder must hold config.json, weights and tokenizer.json of a causal chat model."
         raise RuntimeError(
             f"The {what} of {name!r} could not be loaded: {textwrap.shorten(str(error), 200)}\n"
-            f"{hint} {DEFAULT_NAME!r} needs neither folder nor hub (unset TINYLIB_MODEL)."
+            f"{hint} {fetch.NAME!r} needs neither folder nor hub (unset TINYLIB_MODEL)."
         ) from error
 
 
@@ -170,7 +169,7 @@ def main() -> None:
     with errors_in_one_line():
         folder = fetch.shipped(parser.parse_args().again)
         fetch.verify(folder)
-    print(f"{DEFAULT_NAME} is ready in {folder}")
+    print(f"{fetch.NAME} is ready in {folder}")
 
 
 if __name__ == "__main__":
