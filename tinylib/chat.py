@@ -2,7 +2,7 @@
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
 from itertools import accumulate, chain, pairwise
@@ -24,7 +24,8 @@ from tinylib.messages import (
 AssistantTurn = tuple[list[int], list[int]]
 """What the model reads since it last spoke, and what it then says, its end of turn included."""
 
-Render = Callable[..., str]
+Render = partial[str]
+"""`_render` with its tokenizer and its options, of which ``tools`` are looked at."""
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
@@ -192,9 +193,9 @@ def find_left_out(
                     yield name, i
 
 
-def _check_written(left_out: Iterable[tuple[str, int]]) -> None:
+def _check_written(missing: Iterable[tuple[str, int]]) -> None:
     """Refuse a chat of which the template leaves out words, calls or tools; tell what else it does."""
-    for name, i in left_out:
+    for name, i in missing:
         if name == "tools":
             raise ValueError("The chat template does not write the tools of the row: take one that does.")
         if name in ("content", "tool_calls"):

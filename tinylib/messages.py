@@ -136,7 +136,7 @@ def _listed(chat: Any, tell: Callable[[str], object], role: str = "user") -> lis
             return list(chat)
         case _:
             raise ValueError(f"A chat is text, a list of messages or a row, not {chat!r:.80}.")
-    if unused := ", ".join(name for name in map(repr, rest) if name != "'tools'"):
+    if unused := ", ".join(repr(name) for name in rest if name != "tools"):
         tell(f"These columns of chats are not used: {unused}.")
     return messages
 
