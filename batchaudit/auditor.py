@@ -385,7 +385,7 @@ def _which_tokens(facts: Facts, code: str, places: dict[int, list[int]]) -> str:
     if code in ABOUT_ROWS | ABOUT_MODEL:
         return ""
     row, columns = next(iter(places.items()))
-    shift = int(facts.offset[row]) if code.startswith("labels.") and facts.offset is not None else 0
+    shift = int(facts.shift[row]) if code.startswith("labels.") else 0
     tokens = [
         show.token_string(facts.tokenizer, int(facts.tokens[row, column + shift])) for column in columns[:6]
     ]

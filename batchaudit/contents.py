@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from batchaudit.facts import Facts, stops
+from batchaudit.facts import Facts, stops, wider
 from batchaudit.turns import Turn
 
 MARK = 4  # tokens that all texts share: fewer may be chance
@@ -141,26 +141,22 @@ def _packing(facts: Facts) -> Iterator[Hit]:
     if facts.batch.mask_4d is None:  # the mask can only hide columns, so that the positions must tell
         yield Hit("packing.positions_run_on", unmarked)
     first = facts.starts & facts.learned[:, : facts.seq]
-    yield Hit("packing.first_label", facts.label_places(_wider(first)))
-
-
-def _wider(columns: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.pad(columns, (0, 2))
+    yield Hit("packing.first_label", facts.label_places(wider(first)))
 
 
 def _labels(facts: Facts) -> Iterator[Hit]:
-    other = facts.mismatched_labels & ~facts.label_places(_wider(facts.pads))
+    other = facts.mismatched_labels & ~facts.label_places(wider(facts.pads))
     eos = facts.special("eos")
     if eos is not None and other.any() and bool((facts.labels[other] == eos).all()):
         # Under the token after an answer, as a target of its own: the text itself has another mark there.
-        before = facts.learned & (facts.tokens == facts._named)
+        before = facts.learned & (facts.tokens == facts.named)
         after_answer = torch.zeros_like(facts.learned)
         after_answer[:, 1:] = before[:, :-1]
         if not (other & ~facts.label_places(after_answer)).any():
             yield Hit("labels.other_tokens", other, "each is an end of text after an answer", "note")
             other = torch.zeros_like(other)
     yield Hit("labels.other_tokens", other)
-    yield Hit("labels.padding", facts.label_places(facts.learned & _wider(facts.pads) & ~facts.beyond))
+    yield Hit("labels.padding", facts.label_places(facts.learned & wider(facts.pads) & ~facts.beyond))
 
 
 def _supervision(facts: Facts) -> Iterator[Hit]:
@@ -175,9 +171,9 @@ def _boundaries(facts: Facts) -> Iterator[Hit]:
              "labels.end_cut_off", "labels.some_answers")  # fmt: skip
     where = {name: torch.zeros_like(facts.learned) for name in names}
     prompt, early, late, end_of_turn, cut_off, some = (places.numpy() for places in where.values())
-    everything = (facts.learned & (~_wider(facts.pads) | facts.beyond)).numpy()
+    everything = (facts.learned & (~wider(facts.pads) | facts.beyond)).numpy()
     # What is named there is another token, and told as such: an EOS under the header after an answer.
-    elsewhere = (_wider(facts.starts) | facts.other_tokens).numpy()
+    elsewhere = (wider(facts.starts) | facts.other_tokens).numpy()
     answers, by_one = 0, np.zeros(len(everything), dtype=bool)
     for row, reading in enumerate(facts.readings):
         learned = everything[row]

@@ -30,8 +30,10 @@ class Facts:
         out_of_vocabulary: Ids that no token has, bool of shape ``(rows, seq)``.
         invalid_labels: The same of labels.
         offset: Which token each row's labels hold at position i: token i + offset; None if they do not tell.
+        shift: The same, and 0 where they do not tell; int64 of shape ``(rows,)``.
         mismatched_labels: Labels that are not that token; bool of shape ``(rows, seq)``.
         tokens: int64 of shape ``(rows, seq + 2)``, -1 beyond the row.
+        named: The labels laid under these tokens; of the same shape, `IGNORE_INDEX` where there is none.
         learned: Whether a label names that token; bool of the same shape.
         other_tokens: Which of those are learned as another token than is there; of the same shape.
         beyond: Which of those are no column of the row, but named by its shifted labels; of the same shape.
@@ -62,6 +64,7 @@ class Facts:
         self._find_edges()
         edges = self.hidden_edges | self._first | self._last
         self.offset, self._unfit = _offsets(self.ids, valid, edges)
+        self.shift = torch.zeros(self.rows, dtype=torch.int64) if self.offset is None else self.offset
         self._align(valid)
         self.pads = self._pads()
         self.real = ~self.pads
@@ -71,12 +74,11 @@ class Facts:
 
     def _align(self, labels: torch.Tensor) -> None:
         """Lay the labels under the tokens that they name."""
-        shift = torch.zeros(self.rows, dtype=torch.int64) if self.offset is None else self.offset
-        place = torch.arange(self.seq + 2) - shift[:, None]
+        place = torch.arange(self.seq + 2) - self.shift[:, None]
         inside = (place >= 0) & (place < self.seq)
-        self._named = labels.gather(1, place.clamp(0, self.seq - 1)).masked_fill(~inside, IGNORE_INDEX)
-        self.learned = self._named >= 0
-        if self.offset is None or int(shift.max()) == 0:
+        self.named = labels.gather(1, place.clamp(0, self.seq - 1)).masked_fill(~inside, IGNORE_INDEX)
+        self.learned = self.named >= 0
+        if int(self.shift.max()) == 0:
             self.learned[:, 0] = False  # nothing comes before the first token that could predict it
         self.tokens = pad(self.ids, (0, 2), value=-1)
 
@@ -86,24 +88,21 @@ class Facts:
         ``ids[:-1]`` and ``labels[1:]``, padded afterwards: the last label of each row is right, though what
         stands in that column is a pad.
         """
-        shift = torch.zeros(self.rows, dtype=torch.int64) if self.offset is None else self.offset
         places = torch.arange(self.seq + 2)
         last = stops(self.real)
-        after = (places >= last[:, None]) & (places < (last + shift.clamp(min=0))[:, None])
-        self.beyond = self.learned & after & (self._named != self.tokens)
+        after = (places >= last[:, None]) & (places < (last + self.shift.clamp(min=0))[:, None])
+        self.beyond = self.learned & after & (self.named != self.tokens)
         if self.pad_id in self.ends:  # the same token as the text's own end, unless that came before it
             ended = (self.tokens.roll(1, dims=1) == self.pad_id) & (places == last[:, None])
             self.beyond |= self.learned & after & ~ended
-        self.tokens = torch.where(self.beyond, self._named, self.tokens)
-        wrong = (self._named != IGNORE_INDEX) & (self._named != self.tokens) & (self.tokens >= 0)
+        self.tokens = torch.where(self.beyond, self.named, self.tokens)
+        wrong = (self.named != IGNORE_INDEX) & (self.named != self.tokens) & (self.tokens >= 0)
         wrong &= self._unfit[:, None] if self.offset is None else True
         # The same of samples in one row: the last label of each stands under the next one's first token.
-        sliced = wrong & pad(self.starts, (0, 2)) & (shift == 1)[:, None]
+        sliced = wrong & wider(self.starts) & (self.shift == 1)[:, None]
         wrong &= ~sliced
         self.learned &= ~sliced
-        self.sliced_ends = sliced & torch.isin(
-            self._named, torch.tensor(sorted(self.ends), dtype=torch.int64)
-        )
+        self.sliced_ends = sliced & torch.isin(self.named, torch.tensor(sorted(self.ends), dtype=torch.int64))
         self.other_tokens = self.learned & wrong
         self.mismatched_labels = self.label_places(wrong)
 
@@ -126,9 +125,7 @@ class Facts:
 
     def label_places(self, columns: torch.Tensor) -> torch.Tensor:
         """Return where the labels of these tokens are: from ``(rows, seq + 2)`` to ``(rows, seq)``, bool."""
-        if self.offset is None:
-            return columns[:, : self.seq]
-        place = torch.arange(self.seq) + self.offset[:, None]
+        place = torch.arange(self.seq) + self.shift[:, None]
         inside = (place >= 0) & (place < self.seq + 2)
         return columns.gather(1, place.clamp(0, self.seq + 1)) & inside
 
@@ -204,7 +201,7 @@ class Facts:
         filled = (
             (positions.gather(1, at)[:, 0] == 0).tolist() if positions is not None else [False] * self.rows
         )
-        shifts = self.offset.tolist() if self.offset is not None else [0] * self.rows
+        shifts = self.shift.tolist()
         for row, place in enumerate(places.tolist()):
             if not 0 < place < self.seq or filled[row]:
                 continue  # none; or the collator filled up a packed row
@@ -251,7 +248,7 @@ class Facts:
     @cached_property
     def text(self) -> torch.Tensor:
         """The tokens of the text, also those that only shifted labels name; bool of ``(rows, seq + 2)``."""
-        return pad(self.real, (0, 2)) | self.beyond
+        return wider(self.real) | self.beyond
 
     @cached_property
     def readings(self) -> list[Reading]:
@@ -365,6 +362,11 @@ class Facts:
             if columns:
                 found[row, [min(column, self.seq - 1) for column in columns]] = True
         return found
+
+
+def wider(columns: torch.Tensor) -> torch.Tensor:
+    """Add the two columns beyond a row that shifted labels can name: from ``(rows, seq)`` to ``seq + 2``."""
+    return pad(columns, (0, 2))
 
 
 def stops(true: torch.Tensor) -> torch.Tensor:
