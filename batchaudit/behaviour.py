@@ -30,7 +30,6 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """A loss of logits ``(rows, seq, vocabulary)`` and labels ``(rows, seq)``."""
 
 MOST_LOGITS = 1_000_000_000  # bytes of one pass: more rows than these are not asked about
-MOST_PASSES = 8  # one with a Trainer, one more if its loss keeps no logits; then each thing that is changed
 # As shares of the logits' spread. What a hidden token does is 0, unless it changes how others are rounded.
 LEAK, LEAK_IN_16_BITS, ROUNDING_OF_16_BITS = 1e-3, 0.05, 0.1
 KINDS = 64  # of labels that a loss is asked about

@@ -6,8 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from batchaudit.checkpoint import told
-from batchaudit.report import Report
+from batchaudit.report import Report, finding_of
 from batchaudit.turns import read_template
 from tinylib.chat import find_left_out
 from tinylib.jsonl import json_rows, kind_of
@@ -89,14 +88,14 @@ def audit_chats(
         if rows[code]:
             detail = detail.format(between.join(sorted(details[code])[:9]))
             several = f"{len(rows[code])} of {count} chats. {detail}"
-            report.findings.append(told(code, several, rows[code]))
+            report.findings.append(finding_of(code, several, rows[code]))
     if lengths:
         report.checked.append(f"lengths: {min(lengths.values())} to {max(lengths.values())} tokens")
     if max_length is None:
         report.not_checked["what is cut"] = "give the length at which rows are cut, --max-length"
     elif cut := [number for number, length in lengths.items() if length > max_length]:
         longer = f"are longer than {max_length} tokens ({len(cut) / count:.0%})"
-        report.findings.append(told("labels.end_cut_off", f"{len(cut)} of {count} chats {longer}", cut))
+        report.findings.append(finding_of("labels.end_cut_off", f"{len(cut)} of {count} chats {longer}", cut))
     if template is None:
         report.not_checked["turns, answers and their ends"] = why
     return report

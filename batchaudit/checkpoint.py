@@ -1,6 +1,6 @@
 """The faults of a checkpoint: tokenizer, template, generation config and embeddings that do not agree."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
-from batchaudit.report import Finding, Report, texts_of
+from batchaudit.report import Report, finding_of
 from batchaudit.turns import Template, read_template
 
 ALIKE = 1e-2  # of the usual distance between two tokens' embeddings
@@ -121,16 +121,10 @@ def audit_checkpoint(folder: str | Path) -> Report:
         report.not_checked["turns, answers and their ends"] = why
     else:
         report.checked += _said_of(template)
-        opened = template.opens_answers
-        if not opened:
+        if not template.opens_answers:
             found.append(("prompt.not_open", "with add_generation_prompt=True nothing announces the answer"))
-    report.findings = [told(code, detail) for code, detail in found]
+    report.findings = [finding_of(code, detail) for code, detail in found]
     return report
-
-
-def told(code: str, detail: str, rows: Sequence[int] = (), severity: str = "fault") -> Finding:
-    """Make a finding about no batch: of a checkpoint, or of some chats of a file."""
-    return Finding(code, {row: [] for row in rows}, {}, detail, 0, severity, **texts_of(code))
 
 
 def _said_of(template: Template) -> Iterator[str]:

@@ -240,6 +240,11 @@ def texts_of(code: str, variant: str = "") -> dict[str, str]:
     return FAULTS[code] | VARIANTS.get(code, {}).get(variant, {})
 
 
+def finding_of(code: str, detail: str, rows: Sequence[int] = ()) -> Finding:
+    """Make a fault of what is no batch: of a checkpoint, or of some chats of a file."""
+    return Finding(code, {row: [] for row in rows}, {}, detail, 0, "fault", **texts_of(code))
+
+
 def _told(finding: Finding) -> dict[str, str]:
     """Return what there is to say of a finding, by the word that introduces it."""
     told = {
@@ -253,8 +258,8 @@ def _count(number: int, thing: str) -> str:
     return f"{number} {thing}" + ("" if number == 1 else "es" if thing.endswith("ch") else "s")
 
 
-def _numbers(rows: Sequence[int], most: int = 8) -> str:
-    """List numbers, those in sequence as a range."""
+def _numbers(rows: Sequence[int]) -> str:
+    """List numbers, those in sequence as a range; at most eight of these."""
     ranges: list[list[int]] = []
     for row in rows:
         if ranges and row == ranges[-1][-1] + 1:
@@ -262,7 +267,7 @@ def _numbers(rows: Sequence[int], most: int = 8) -> str:
         else:
             ranges.append([row])
     named = [f"{r[0]}-{r[-1]}" if len(r) > 1 else str(r[0]) for r in ranges]
-    return ", ".join(named[:most]) + (f", … ({len(rows)} in all)" if len(named) > most else "")
+    return ", ".join(named[:8]) + (f", … ({len(rows)} in all)" if len(named) > 8 else "")
 
 
 def _filled(name: str, text: str, margin: int = 9) -> str:

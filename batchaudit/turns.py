@@ -123,7 +123,6 @@ class Template:
         starts_each_time: Whether each of a user's turns begins with a BOS, as if it began another text.
         frame: Of all that it writes, but for a BOS at the beginning.
         ends_last: Whether anything ends the last answer.
-        ends_each: Whether anything ends an answer when more follows.
 
     Raises:
         ValueError: There is no template, or it cannot be read for certain; the message says why.
@@ -145,7 +144,7 @@ class Template:
         self.joints = list(dict.fromkeys(self._joints(found)))
         self._after_thoughts = {j.close + j.opening + j.slack for j in self.joints if j.before == "thought"}
         closes = [self._end, *(joint.close for joint in self.joints if joint.before == "assistant")]
-        self.ends_last, self.ends_each = bool(self._end.strip()), all(map(str.strip, closes[1:]))
+        self.ends_last = bool(self._end.strip())
         first_specials = {letters[0] for letters in map(_SPECIAL.findall, closes) if letters}
         self.ends = {i for i, letter in self._letters.items() if letter in first_specials}
         texts = "".join(joint.close + joint.opening + joint.slack for joint in self.joints)

@@ -29,12 +29,13 @@ from transformers import (
 from worlds import PLANTS, TALKS, World, as_planted, block_mask, without
 
 from batchaudit import FAULTS, AuditCallback, audit
-from batchaudit.behaviour import MOST_PASSES
 from chattune.trainer import PackedTrainer
 from tinylib import models
 from tinylib.collate import PackedCollator, PaddedCollator
 from tinylib.labels import IGNORE_INDEX, plain_loss, shift, shifting_loss
 from tinylib.padding import position_ids
+
+MOST_PASSES = 7  # as audit says; one more with a Trainer whose loss keeps no logits
 
 
 def world_of(name: str, request: pytest.FixtureRequest) -> World:
@@ -450,7 +451,7 @@ def test_the_most_forward_passes(tinyllama: tuple) -> None:
 
     report = audit(batch, tokenizer=tokenizer, model=ignoring)
     assert {"packing.positions_run_on", "packing.samples_see_each_other"} <= set(report.codes)
-    assert 5 <= len(calls) <= MOST_PASSES - 1
+    assert 5 <= len(calls) <= MOST_PASSES
 
 
 def block(positions: torch.Tensor) -> torch.Tensor:
@@ -799,4 +800,4 @@ def test_few_forward_passes_of_a_trainer(
     report = audit(trainer)
     handle.remove()
     assert report.ok
-    assert 2 <= len(calls) <= MOST_PASSES
+    assert 2 <= len(calls) <= MOST_PASSES + 1
