@@ -139,6 +139,7 @@ class _Audit:
             if self.by_loss is not None and facts.offset is not None:
                 hits += self._wrong_shifts(facts, probe)
             self._add(number, facts, hits)
+        self.report.checked = list(dict.fromkeys(self.report.checked))
         if len(several) > 1:
             self.report.checked.append(f"all {len(several)} batches by their data")
             if self.model is not None:
@@ -327,7 +328,7 @@ class _Audit:
             )
         if facts.purpose == "train":
             report.not_checked["prompts for generation"] = "audit a batch of them with purpose='generate'"
-        report.checked = list(dict.fromkeys([*report.checked, *checked]))
+        report.checked += checked
 
     def _add(self, number: int, facts: Facts, hits: list[Hit]) -> None:
         """Make findings of what one batch shows; the same fault in a later batch is told once."""

@@ -452,6 +452,7 @@ def test_the_most_forward_passes(tinyllama: tuple) -> None:
     report = audit(batch, tokenizer=tokenizer, model=ignoring)
     assert {"packing.positions_run_on", "packing.samples_see_each_other"} <= set(report.codes)
     assert 5 <= len(calls) <= MOST_PASSES
+    assert len(report.checked) == len(set(report.checked))
 
 
 def block(positions: torch.Tensor) -> torch.Tensor:
