@@ -104,9 +104,8 @@ def _saved(path: Path) -> Any:
         try:
             return torch.load(path, weights_only=True, map_location="cpu")
         except Exception as error:  # pickle raises what it likes
-            raise ValueError(
-                f"{path} holds more than tensors, lists and dictionaries: {error!s:.200}"
-            ) from error
+            holds = "is damaged, or holds more than tensors, lists and dictionaries"
+            raise ValueError(f"{path} {holds}: {error!s:.200}") from error
     found = []
     for number, row in enumerate(rows_of(path)):
         ids = row.get("input_ids") if isinstance(row, dict) else None

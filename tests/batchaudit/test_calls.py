@@ -156,10 +156,12 @@ def test_the_command(
     )
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "deep.jsonl").write_text("[" * 5000 + "]" * 5000)
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "b.pt").read_bytes()[:100])
     for wrong in (
         ["checkpoint", str(tmp_path)],
         ["loader", "nothing:here"],
         ["batches", str(tmp_path / "x.pt")],
+        ["batches", str(tmp_path / "cut.pt")],
         ["chats", str(tmp_path / "chats.jsonl"), "--model", folder, "--max-length", "0"],
         ["chats", str(tmp_path / "empty.jsonl"), "--model", folder],
         ["chats", str(tmp_path / "deep.jsonl"), "--model", folder],
