@@ -397,7 +397,7 @@ def _which_tokens(facts: Facts, code: str, places: dict[int, list[int]]) -> str:
 
 def _vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase | None) -> int | None:
     """Return how many ids there are: by the model, else by the tokenizer."""
-    try:
-        return model.get_input_embeddings().weight.shape[0]
-    except (AttributeError, NotImplementedError):  # no model, or none of transformers
-        return max(tokenizer.get_vocab().values()) + 1 if tokenizer is not None else None
+    weight, _ = checkpoint.embeddings_in(model)
+    if weight is not None:
+        return len(weight)
+    return max(tokenizer.get_vocab().values()) + 1 if tokenizer is not None else None

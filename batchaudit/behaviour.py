@@ -320,7 +320,7 @@ def _generated(probe: Probe, before_text: torch.Tensor, found: set[str]) -> Iter
         yield Hit("generation.later_tokens", probe.everywhere(before_text & differs[:, 1:]), detail)
 
 
-def shift_of_the_loss(probe: Probe | None, labels: torch.Tensor, loss: Loss | float | None) -> int:
+def shift_of_the_loss(probe: Probe | None, labels: torch.Tensor, loss: Loss | torch.Tensor | None) -> int:
     """Tell which label the loss compares with the logits of position i: label i + shift.
 
     Args:
