@@ -54,6 +54,11 @@ def chats() -> list[Chat]:
     return [[{"role": role, "content": content} for role, content in chat] for chat in read]
 
 
+def messages() -> list[dict]:
+    """Return the dozen as rows of a data set."""
+    return [{"messages": chat} for chat in chats()]
+
+
 def pairs() -> list[tuple[str, str]]:
     """Return those that are one question and its answer: the first six."""
     return [(chat[0]["content"], chat[1]["content"]) for chat in chats() if len(chat) == 2]
@@ -139,7 +144,7 @@ def openrlhf(tokenizer: Tokenizer, multiturn: bool = False) -> Batch:
 
     data = SimpleNamespace(input_key="messages", apply_chat_template=True)
     strategy = SimpleNamespace(args=SimpleNamespace(data=data))
-    rows = Dataset.from_list([{"messages": chat} for chat in chats()])
+    rows = Dataset.from_list(messages())
     made = SFTDataset(rows, tokenizer, 512, strategy, num_processors=1, multiturn=multiturn)
     ids, mask, learned = (part.squeeze(1) for part in made.collate_fn([made[i] for i in range(len(made))]))
     labels = ids.roll(-1, dims=1).masked_fill(learned == 0, IGNORE_INDEX)
@@ -158,8 +163,9 @@ def verl_turns(tokenizer: Tokenizer) -> Batch:
     stand_ins("verl.models", "ray", "omegaconf", "tensordict", "hydra", "codetiming", "torchdata", "wandb")
     from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
 
-    rows = parquet([{"messages": chat} for chat in chats()])
-    return _verl(MultiTurnSFTDataset(rows, tokenizer, {"max_length": 192, "pad_mode": "right"}))
+    return _verl(
+        MultiTurnSFTDataset(parquet(messages()), tokenizer, {"max_length": 192, "pad_mode": "right"})
+    )
 
 
 def verl_pairs(tokenizer: Tokenizer) -> Batch:
@@ -208,9 +214,7 @@ def instructlab(tokenizer: Tokenizer, packed: bool = False, **more: bool) -> Bat
     from instructlab.training import data_process, sampler
 
     own = data_process.configure_tokenizer(tokenizer.name_or_path)
-    made = data_process.process_samples(
-        Dataset.from_list([{"messages": chat, **more} for chat in chats()]), own, 1
-    )
+    made = data_process.process_samples(Dataset.from_list([row | more for row in messages()]), own, 1)
     rows = [
         {
             "input_ids": row["input_ids"],
@@ -269,7 +273,7 @@ def nemo(tokenizer: Tokenizer, **more: Any) -> Batch:
     from nemo_automodel.components.datasets.llm.chat_dataset import ChatDataset
     from nemo_automodel.components.datasets.utils import default_collater
 
-    rows = written("rows.jsonl", "\n".join(json.dumps({"messages": chat}) for chat in chats()))
+    rows = written("rows.jsonl", "\n".join(map(json.dumps, messages())))
     made = ChatDataset(rows, tokenizer, **more)
     return dict(default_collater([made[i] for i in range(len(made))]))
 
@@ -304,7 +308,7 @@ def xtuner_lite(tokenizer: Tokenizer, pack: bool = False) -> Batch:
 
     cut = SftTokenizeFunction(tokenizer, CHAT_TEMPLATE_MAP["qwen2"])
     collate = SftCollator(pad_token_id=tokenizer.pad_token_id, pack_batch=pack)
-    return collate([cut({"messages": chat}) for chat in chats()])
+    return collate(list(map(cut, messages())))
 
 
 def xtuner(tokenizer: Tokenizer) -> Batch:
@@ -316,7 +320,7 @@ def xtuner(tokenizer: Tokenizer) -> Batch:
     from xtuner.dataset.utils import encode_fn
     from xtuner.utils.templates import PROMPT_TEMPLATE
 
-    said = [template_map_fn(openai_map_fn({"messages": chat}), PROMPT_TEMPLATE.qwen_chat) for chat in chats()]
+    said = [template_map_fn(openai_map_fn(row), PROMPT_TEMPLATE.qwen_chat) for row in messages()]
     rows = [encode_fn(one, tokenizer, 192) for one in said]
     return default_collate_fn(rows, pad_index=tokenizer.pad_token_id, return_hf_format=True)
 
@@ -347,7 +351,7 @@ def torchtune(tokenizer: Tokenizer, packed: bool = False, **more: Any) -> Batch:
     tokenizer.pad_token = names[0]  # as this class has it
     own = Qwen2Tokenizer(*files, {name: tokenizer.convert_tokens_to_ids(name) for name in names})
     cut = SFTTransform(OpenAIToMessages(**more), own)
-    rows = [cut({"messages": chat}) for chat in chats()]
+    rows = list(map(cut, messages()))
     if not packed:
         batch = padded_collate_sft(rows, padding_idx=tokenizer.pad_token_id)
         return {"input_ids": batch["tokens"], "labels": batch["labels"]}
@@ -406,7 +410,7 @@ def axolotl(
     config = _Config(train_on_inputs=train_on_inputs, sequence_len=192, chat_template=name)
     strategy = load(tokenizer, config, {"roles_to_train": ["assistant"], "train_on_eos": "turn"} | more)
     tokenizer.chat_template = strategy.prompter.chat_template
-    rows = [dict(strategy.tokenize_prompt({"messages": chat})) for chat in chats()]
+    rows = [dict(strategy.tokenize_prompt(row)) for row in messages()]
     if not packed:
         return dict(DataCollatorForSeq2Seq(tokenizer)(rows))
     rows = [row | {"position_ids": list(range(len(row["input_ids"])))} for row in rows]
@@ -425,7 +429,7 @@ def swift(tokenizer: Tokenizer, **more: Any) -> Batch:
     tokenizer.model_meta = SimpleNamespace(template="chatml", is_multimodal=False)
     template = get_template(tokenizer, template_type="chatml", **more)
     template.set_mode("train")
-    rows = [template.encode({"messages": chat}, return_length=True) for chat in chats()]
+    rows = [template.encode(row, return_length=True) for row in messages()]
     return dict(template.data_collator(rows))
 
 
@@ -465,11 +469,6 @@ def other_marks(make: Callable[..., Batch], name: str, tokens: list[str], bos: s
         return make(tokenizer, name)
 
     return made
-
-
-def messages() -> list[dict]:
-    """Return the dozen as rows of a data set."""
-    return [{"messages": chat} for chat in chats()]
 
 
 def prompted() -> list[tuple[str, str]]:
