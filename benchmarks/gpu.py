@@ -361,20 +361,11 @@ def after_steps(count: int, error: type[Exception]) -> Iterator[None]:
 
 
 class Watch:
-    """Counts tokens, seconds and memory of a training, after its warm-up."""
+    """Counts tokens, seconds and memory of a training after its warm-up, whose batches are noted in it."""
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.batches, self.ends = device, [], []
         emptied(device)
-
-    def counting(self, collate: Callable) -> Callable:
-        """Wrap a collator, and note the batches that it makes."""
-
-        def counted(examples: list) -> dict[str, torch.Tensor]:
-            self.batches.append(dict(collate(examples)))
-            return self.batches[-1]
-
-        return counted
 
     def _step(self, *_: Any) -> None:
         if self.device.type == "cuda":
@@ -434,7 +425,7 @@ def _trained(name: str, model: Any, tokenizer: Any, chats: list[dict[str, Any]],
     watch = Watch(model.device)
     if name in (speed.OURS, OURS_LONG):
         longest = {"max_length": 2048} if name == OURS_LONG else {}
-        collate = watch.counting(PackedCollator(tokenizer.pad_token_id, **longest))
+        collate = speed.counting(PackedCollator(tokenizer.pad_token_id, **longest), watch.batches)
         with watch:
             fine_tune(model, tokenizer, chats, collator=collate, **settings)
         return watch
@@ -447,7 +438,7 @@ def _trained(name: str, model: Any, tokenizer: Any, chats: list[dict[str, Any]],
         trainer = speed.others_trainer(usual, model, tokenizer, prepare(tokenizer, chats), settings)
         if name == TRAINER_PACKED:
             trainer.data_collator = DataCollatorWithFlattening()
-        trainer.data_collator = watch.counting(trainer.data_collator)
+        trainer.data_collator = speed.counting(trainer.data_collator, watch.batches)
         trainer.remove_callback(PrinterCallback)
         with watch:
             trainer.train()
@@ -468,8 +459,8 @@ def adapters(sizes: Sizes, device: torch.device) -> Iterator[Line]:
         collate = PackedCollator(tokenizer.pad_token_id, max_length=length)
         model = add_adapters(random_llama(sizes.large, device, torch.bfloat16), rank=16)
         with Watch(device) as watch:
-            some = chats[: a_row * (sizes.steps + WARM_UP)]
-            fine_tune(model, tokenizer, some, collator=watch.counting(collate), **settings)
+            some, noted = chats[: a_row * (sizes.steps + WARM_UP)], speed.counting(collate, watch.batches)
+            fine_tune(model, tokenizer, some, collator=noted, **settings)
         rows = f"a row of up to {length} tokens a step"
         measured, formula = watch.gigabytes, _by_the_formula(model, watch.batches, device) / 1e9
         is_lessons = device.type == "cuda" and sizes is CARD and length == sizes.row_lengths[0]
@@ -477,7 +468,8 @@ def adapters(sizes: Sizes, device: torch.device) -> Iterator[Line]:
         ok = abs(measured / formula - 1) < MEMORY if is_lessons else None
         yield Line(f"{rows}: peak memory", f"{measured:.2f} GB", expected, ok)
         with Watch(device) as counted, FlopCounterMode(display=False) as flops:
-            fine_tune(model, tokenizer, chats[:a_row], collator=counted.counting(collate), **settings)
+            noted = speed.counting(collate, counted.batches)
+            fine_tune(model, tokenizer, chats[:a_row], collator=noted, **settings)
         a_token = flops.get_total_flops() / speed.real_tokens(counted.batches[0])
         share = watch.tokens_a_second * a_token / peak
         fast = f"{watch.tokens_a_second:,.0f} tokens/s"

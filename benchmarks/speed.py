@@ -216,14 +216,6 @@ def train(contender: str, data: str) -> dict[str, Any]:
     batches: list[dict[str, torch.Tensor]] = []
     ends: list[float] = []
     register_optimizer_step_post_hook(lambda *_: ends.append(time.perf_counter()))
-
-    def counting(collate: Callable) -> Callable:
-        def counted(examples: list) -> dict[str, torch.Tensor]:
-            batches.append(dict(collate(examples)))
-            return batches[-1]
-
-        return counted
-
     settings = {
         "per_device_train_batch_size": ROWS_A_STEP,
         "learning_rate": 2e-4,
@@ -235,13 +227,13 @@ def train(contender: str, data: str) -> dict[str, Any]:
         "report_to": "none",
     }
     if contender in (OURS, OURS_BF16):
-        collate = counting(PackedCollator(tokenizer.pad_token_id))
+        collate = counting(PackedCollator(tokenizer.pad_token_id), batches)
         fine_tune(model, tokenizer, training, collator=collate, bf16=contender == OURS_BF16, **settings)
     else:
         with tempfile.TemporaryDirectory() as folder:
             settings["output_dir"] = folder
             trainer = others_trainer(contender, model, tokenizer, prepare(tokenizer, training), settings)
-            trainer.data_collator = counting(trainer.data_collator)
+            trainer.data_collator = counting(trainer.data_collator, batches)
             trainer.train()
     timed = batches[1 : len(ends)]
     return {
@@ -251,6 +243,16 @@ def train(contender: str, data: str) -> dict[str, Any]:
         "gigabytes": peak_memory(),
         "loss": held_out_loss(model, tokenizer, held_out),
     }
+
+
+def counting(collate: Callable, batches: list[dict[str, torch.Tensor]]) -> Callable:
+    """Wrap a collator, and note the batches that it makes."""
+
+    def counted(examples: list) -> dict[str, torch.Tensor]:
+        batches.append(dict(collate(examples)))
+        return batches[-1]
+
+    return counted
 
 
 def others_trainer(
