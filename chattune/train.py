@@ -192,15 +192,18 @@ def _tell_what_is_repeated(trainer: PackedTrainer) -> None:
 
 def _check_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise a ValueError for what is no model with its tokenizer, or has a loss that we would not give."""
-    if not (isinstance(model, torch.nn.Module) and isinstance(tokenizer, PreTrainedTokenizerBase)):
+    is_model = isinstance(model, torch.nn.Module) and hasattr(model, "get_input_embeddings")
+    if not (is_model and isinstance(tokenizer, PreTrainedTokenizerBase)):
         raise ValueError(f"Give a model and its tokenizer, not {type(model)} and {type(tokenizer)}.")
     if len(tokenizer) > (known := model.get_input_embeddings().num_embeddings):
         raise ValueError(f"The tokenizer has {len(tokenizer)} tokens, the model {known}: it is another's.")
     plain = getattr(model, "get_base_model", lambda: model)()  # of a model with LoRA
-    can_skip = "logits_to_keep" in inspect.signature(plain.forward).parameters
     usual = plain.loss_type == "ForCausalLM" and not getattr(plain.config, "output_router_logits", False)
-    if not (can_skip and usual):
-        raise ValueError("The model's loss is not plain cross-entropy, or it cannot leave out logits.")
+    why = "" if usual else "has a loss that is not plain cross-entropy"
+    if "logits_to_keep" not in inspect.signature(plain.forward).parameters:
+        why = "cannot leave out logits: its forward takes no logits_to_keep"
+    if why:
+        raise ValueError(f"{type(plain).__name__} {why}. Train it with transformers' Trainer.")
 
 
 def _check_where(folder: Any, resume: bool, overwrite: bool) -> None:

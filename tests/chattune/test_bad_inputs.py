@@ -16,7 +16,14 @@ import torch
 from bad_inputs import CHATS, COMMANDS, FILES, PAIR, SETTINGS, lines
 from filelock import FileLock
 from training_data import CHATS as TRAINED
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoTokenizer,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from chattune import add_adapters, fine_tune, prepare, train_last_layers
 from chattune.__main__ import main
@@ -472,6 +479,25 @@ def test_weight_0_is_read_and_not_learned(tinyllama: Loaded) -> None:
 def test_model_and_tokenizer_in_the_other_order(tinyllama: Loaded) -> None:
     with pytest.raises(ValueError, match=r"Give a model and its tokenizer, not .*Tokenizer.* and .*Llama"):
         fine_tune(*reversed(tinyllama), TRAINED)
+    with pytest.raises(ValueError, match=r"Give a model and its tokenizer, not .*Linear"):
+        fine_tune(torch.nn.Linear(2, 2), tinyllama[1], TRAINED)
+
+
+class ScoresAll(LlamaForCausalLM):
+    def forward(self, input_ids: torch.Tensor) -> Any:
+        return super().forward(input_ids)
+
+
+def test_a_model_whose_loss_is_another_is_refused_with_the_reason(tinyllama: Loaded) -> None:
+    model, tokenizer = tinyllama
+    with pytest.raises(ValueError, match=r"ScoresAll cannot leave out logits.* Train it with"):
+        fine_tune(ScoresAll(model.config), tokenizer, TRAINED)
+    small = MixtralConfig(
+        vocab_size=512, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
+        num_key_value_heads=1, output_router_logits=True,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"Mixtral.* loss that is not plain cross-entropy. Train it with"):
+        fine_tune(MixtralForCausalLM(small), tokenizer, TRAINED)
 
 
 @pytest.mark.parametrize("content", ['{"mine": 1}', "[1, 2]", '{"weights": "ab', "", "7"])
