@@ -157,13 +157,13 @@ def _made_of(folder: Path) -> dict[str, Any] | None:
     return run
 
 
-def _checkpoints(folder: str | Path) -> list[Path]:
+def _checkpoints(folder: Path) -> list[Path]:
     """List the checkpoints in ``folder``, the newest first."""
-    found = [path for path in Path(folder).glob("checkpoint-*") if path.name[11:].isdecimal()]
+    found = [path for path in folder.glob("checkpoint-*") if path.name[11:].isdecimal()]
     return sorted(filter(Path.is_dir, found), key=lambda path: -int(path.name[11:]))
 
 
-def last_checkpoint(folder: str | Path) -> str | None:
+def last_checkpoint(folder: Path) -> str | None:
     """Return the newest checkpoint in ``folder`` that is whole, if there is one; say which are not."""
     for path in _checkpoints(folder):
         try:

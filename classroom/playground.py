@@ -22,7 +22,7 @@ from classroom import figures
 from tinylib import show
 from tinylib.chat import prompt_rows
 from tinylib.generate import greedy_generate
-from tinylib.padding import pad
+from tinylib.padding import Side, pad
 from tinylib.quiet import library_warnings
 
 STILL = "A still picture. In Jupyter or Colab, run this cell for the live one."
@@ -162,7 +162,7 @@ class Look:
 
 
 def look(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, pads: int, mask: bool, side: str
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, pads: int, mask: bool, side: Side
 ) -> Look:
     """Let the model answer a prompt with its pads in at most 20 tokens, and look at its first step."""
     row = prompt_rows(tokenizer, [prompt])[0]
@@ -175,7 +175,7 @@ def look(
     shown = copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
     shown.set_attn_implementation("eager")
     seen = {"output_attentions": True, "output_logits": True, "return_dict_in_generate": True}
-    with library_warnings(), torch.no_grad():
+    with library_warnings():
         # One step of generate, not of forward: it counts positions from the mask.
         step = shown.generate(**inputs, max_new_tokens=1, do_sample=False, **seen)
     weights = torch.stack(step.attentions[0])[:, 0, :, -1].float().mean(dim=(0, 1)).tolist()
@@ -186,13 +186,13 @@ def look(
 def _answer(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, inputs: dict[str, torch.Tensor]
 ) -> str:
-    with library_warnings(), torch.no_grad():
+    with library_warnings():
         new = greedy_generate(model, max_new_tokens=20, **inputs)[0]
     return tokenizer.decode(new, skip_special_tokens=True).replace("\n", " ").strip() or "(nothing)"
 
 
 def scene(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, pads: int, mask: bool, side: str
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, pads: int, mask: bool, side: Side
 ) -> Scene:
     """Let the model answer a prompt with its pads, and without them."""
     padded = look(model, tokenizer, prompt, pads, mask, side)
