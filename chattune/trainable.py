@@ -11,10 +11,10 @@ def train_last_layers(model: PreTrainedModel, count: int) -> None:
     layers = getattr(getattr(model, "model", None), "layers", None)
     if layers is None:
         raise ValueError(f"{type(model).__name__} has no model.layers, as Llama's kind has: train it all.")
-    if not 1 <= count <= len(layers):
-        raise ValueError(f"Of the model's layers the last 1 to {len(layers)} can be trained, not {count}.")
+    if count not in range(1, len(layers) + 1):
+        raise ValueError(f"Of the model's layers the last 1 to {len(layers)} can be trained, not {count!r}.")
     model.requires_grad_(False)
-    layers[-count:].requires_grad_(True)
+    layers[-int(count) :].requires_grad_(True)
 
 
 def add_adapters(model: PreTrainedModel, rank: int) -> torch.nn.Module:

@@ -160,9 +160,10 @@ def test_only_the_last_layers_are_trained(fresh: Loaded) -> None:
     fine_tune(model, tokenizer, CHATS, max_steps=2)
     changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert changed == {name for name in before if name.startswith("model.layers.3.")}
-    for count in (0, 5):
-        with pytest.raises(ValueError, match=f"the last 1 to 4 can be trained, not {count}"):
+    for count in (0, 5, 1.5, "2"):
+        with pytest.raises(ValueError, match=f"the last 1 to 4 can be trained, not {count!r}"):
             train_last_layers(model, count)
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == changed
 
 
 def test_what_does_not_fit_is_said(tinyllama: Loaded, capsys: pytest.CaptureFixture[str]) -> None:
