@@ -40,7 +40,7 @@ def load(
     """
     name = os.fspath(name or os.environ.get("TINYLIB_MODEL") or fetch.NAME)
     source = resolve(name)
-    device = torch.device(device or best_device())
+    device = _usable(device, "device") if device is not None else torch.device(best_device())
     dtype = dtype or best_dtype(device)
     with progress_bars(not Path(source).is_dir()):
         with _explained("tokenizer", name, source):
@@ -96,14 +96,18 @@ def put_when_whole(folder: str | os.PathLike) -> Iterator[Path]:
 def best_device() -> str:
     """Name the device: ``TINYLIB_DEVICE``, else CUDA (for each process its own card), MPS or the CPU."""
     if wanted := os.environ.get("TINYLIB_DEVICE"):
-        try:
-            torch.empty(1, device=wanted)
-        except Exception as error:  # torch raises several kinds
-            raise RuntimeError(f"TINYLIB_DEVICE is {wanted!r}, which does not work here: {error}") from error
-        return wanted
+        return str(_usable(wanted, "TINYLIB_DEVICE"))
     if torch.cuda.is_available():
         return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _usable(device: str | torch.device, given_as: str) -> torch.device:
+    """Return a device if there is one; else raise a RuntimeError that says how it was given."""
+    try:
+        return torch.empty(1, device=device).device
+    except Exception as error:  # torch raises several kinds
+        raise RuntimeError(f"{given_as} is {str(device)!r}, which does not work here: {error}") from error
 
 
 def best_dtype(device: torch.device) -> torch.dtype:

@@ -172,6 +172,13 @@ def test_environment_chooses_the_device_and_the_argument_beats_it(
     assert models.load(tiny, device="cpu")[0].device.type == "cpu"
 
 
+@pytest.mark.parametrize("device", ["nope", "cuda:99", -1])
+def test_a_device_that_is_not_there_is_named_before_anything_is_loaded(tiny: Path, device: str | int) -> None:
+    (tiny / "model.safetensors").unlink()
+    with pytest.raises(RuntimeError, match=f"device is '{device}', which does not work here"):
+        models.load(tiny, device=device)
+
+
 def test_each_process_has_its_own_card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TINYLIB_DEVICE")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
