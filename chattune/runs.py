@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, TrainingArguments
 RUN = "training.json"  # what a run is made of, and whether it has ended
 LOSSES = "trainer_state.json"
 MERGED = "merged"  # the folder of a model with its adapters merged into it
+EXAMPLES = ".examples-"  # and a process's number: what it trains on
 MODEL_FILES = (
     "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json",
     "adapter_config.json", "tokenizer*.json", "tokenizer.model", "special_tokens_map.json",
@@ -49,6 +50,8 @@ def claimed(folder: Path, model: PreTrainedModel, size: int, resume: bool, overw
     try:
         with FileLock(folder / ".lock", timeout=0):
             _refuse_anothers(folder, resume, overwrite)
+            for left in folder.glob(f"{EXAMPLES}[0-9]*"):  # by each process of a training that was killed
+                shutil.rmtree(left, ignore_errors=True)
             if (free := shutil.disk_usage(folder).free) < size:
                 needed = f"needs {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
                 raise ValueError(f"The disk of {folder} is too full: what the training writes {needed}.")

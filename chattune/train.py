@@ -116,10 +116,10 @@ def fine_tune(
         if writes:
             size = runs.bytes_to_write(model, checkpoints=settings.save_strategy != "no")
             stack.enter_context(runs.claimed(output, model, size, resume, overwrite))
-        output.mkdir(parents=True, exist_ok=True)
-        scratch = output / f".examples-{settings.process_index}"
-        shutil.rmtree(scratch, ignore_errors=True)  # of a training that was killed
-        scratch.mkdir()
+        # Before the folder is known to be this run's, its other processes must not touch another's there.
+        settings.distributed_state.wait_for_everyone()
+        scratch = output / f"{runs.EXAMPLES}{settings.process_index}"
+        scratch.mkdir(parents=True, exist_ok=True)
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         data = {"train_dataset": prepare(tokenizer, chats, max_length, scratch)}
         count, size = len(data["train_dataset"]), settings.train_batch_size * settings.world_size

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import PartialState
 from bad_inputs import CHATS, COMMANDS, FILES, PAIR, SETTINGS, lines
 from filelock import FileLock
 from training_data import CHATS as TRAINED
@@ -23,6 +24,7 @@ from transformers import (
     MixtralForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    TrainingArguments,
 )
 
 from chattune import add_adapters, fine_tune, prepare, train_last_layers
@@ -276,7 +278,8 @@ def test_an_overwriting_run_that_was_stopped_goes_on_from_the_beginning(
 ) -> None:
     again = {"learning_rate": 1e-3, "max_steps": 2}
     fine_tune(*fresh(), TRAINED, tmp_path, max_steps=1)
-    (tmp_path / ".examples-0").mkdir()  # of a run that was killed
+    for process in (0, 3):
+        (tmp_path / f".examples-{process}").mkdir()  # of a run that was killed
     with monkeypatch.context() as patched:
         patched.setattr(Watch, "on_log", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt) as stopped:
@@ -347,6 +350,24 @@ def test_of_two_runs_into_one_folder_the_second_is_refused(
     finally:
         done.set()
         other.join()
+
+
+def test_a_process_touches_no_folder_that_the_first_has_not_claimed(
+    fresh: Callable[[], Loaded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second process of a run that is refused must not remove what the running one trains on."""
+    examples = tmp_path / ".examples-1" / "chats.arrow"
+    examples.parent.mkdir()
+    examples.write_text("another's")
+
+    def refused(_: PartialState) -> None:
+        raise RuntimeError("Connection closed")
+
+    monkeypatch.setattr(TrainingArguments, "process_index", 1)
+    monkeypatch.setattr(PartialState, "wait_for_everyone", refused)
+    with pytest.raises(RuntimeError, match="Connection closed"):
+        fine_tune(*fresh(), TRAINED, tmp_path, overwrite=True)
+    assert examples.read_text() == "another's"
 
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
