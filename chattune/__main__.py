@@ -3,6 +3,10 @@
 import argparse
 import os
 import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import torch
@@ -22,8 +26,26 @@ def main() -> None:
     args = _parser().parse_args()
     if "RANK" not in os.environ:  # a launcher's own processes shall end at once
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    with errors_in_one_line():
+    with errors_in_one_line(), _one_process_speaking():
         _run(args, {k: v for k, v in vars(args).items() if v is not None and k not in OWN})
+
+
+@contextmanager
+def _one_process_speaking() -> Iterator[None]:
+    """Let the first of several processes speak for all, and another only if it alone has failed."""
+    if os.environ.get("RANK", "0") == "0":
+        yield
+        return
+    try:
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            yield
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception:
+        # What the first has met as well it says now, or has lost the connection to it: then the launcher ends
+        # this process while it waits. If it spoke and ended first, the launcher might end the first unheard.
+        time.sleep(10)
+        raise
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,7 +99,7 @@ def _run(args: argparse.Namespace, settings: dict) -> None:
     settings |= {"bf16": half == torch.bfloat16, "fp16": half == torch.float16}
     settings["save_strategy"] = "no" if args.save_steps is None else "steps"
     losses = fine_tune(model, tokenizer, chats, args.output, **settings)
-    if int(os.environ.get("RANK", 0)) == 0:  # one process speaks for all
+    if int(os.environ.get("RANK", 0)) == 0:
         saved = args.output
         if args.lora is not None:
             merged = output / runs.MERGED

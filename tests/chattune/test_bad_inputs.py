@@ -477,6 +477,27 @@ def test_ctrl_c_says_how_to_go_on(
     assert "3 steps" in capsys.readouterr().out
 
 
+def test_of_several_processes_the_first_speaks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another waits with an error, so that the launcher ends it first if the first process has met it too."""
+    given = ["train", "--data", "no.jsonl", "--output", "out"]
+    monkeypatch.setattr(sys, "argv", given)
+    monkeypatch.setenv("RANK", "1")
+    waited: list[float] = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    monkeypatch.setattr("chattune.__main__.load_chats", lambda path: print("Read.") or load_chats(path))
+    with pytest.raises(SystemExit, match="No such file"):
+        main()
+    assert waited == [10]
+    monkeypatch.setattr("chattune.__main__.load_chats", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert waited == [10]
+    assert capsys.readouterr() == ("", "")
+
+
 def test_an_unknown_device_is_named(tinyllama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINYLIB_DEVICE", "nope")
     with pytest.raises(RuntimeError, match="TINYLIB_DEVICE is 'nope', which does not work here"):
