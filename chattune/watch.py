@@ -17,7 +17,8 @@ class Watch(TrainerCallback):
         self.bar, self.shown = tqdm(disable=True), {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Show the bar."""
+        """Show the bar; save, log and evaluate as often as is asked for now, not as before a resumption."""
+        state.compute_steps(args, state.max_steps)
         steps = {"total": state.max_steps, "initial": state.global_step, "unit": "step"}
         self.bar = tqdm(**steps, desc="training", disable=not state.is_world_process_zero)
 

@@ -204,10 +204,17 @@ def test_another_run_is_not_resumed(
     assert {path: path.read_bytes() for path in interrupted.rglob("*") if path.is_file()} == before
 
 
-def test_what_changes_nothing_may_change(fresh: Callable[[], Loaded], interrupted: Path) -> None:
-    same = {**SAVING, "save_steps": 2, "logging_steps": 3, "seed": 42}  # which is what it was
-    losses = fine_tune(*fresh(), TRAINED, interrupted, resume=True, **same)
+def test_what_changes_nothing_may_change(
+    fresh: Callable[[], Loaded], interrupted: Path, tmp_path: Path
+) -> None:
+    """And the checkpoint, which knows how often it was to be saved, does not hold on to it."""
+    folder = Path(shutil.copytree(interrupted, tmp_path / "copy"))
+    for step in (2, 3):
+        shutil.rmtree(folder / f"checkpoint-{step}")
+    same = {**SAVING, "save_steps": 3, "logging_steps": 2, "seed": 42}  # which is what it was
+    losses = fine_tune(*fresh(), TRAINED, folder, resume=True, **same)
     assert len(losses) == 3
+    assert {path.name for path in folder.glob("checkpoint-*")} == {"checkpoint-1", "checkpoint-3"}
 
 
 def test_a_training_is_not_overwritten_unasked(fresh: Callable[[], Loaded], tmp_path: Path) -> None:
