@@ -174,7 +174,7 @@ def last_checkpoint(folder: Path) -> str | None:
             for file in list(path.glob("*.safetensors")) or [path / "model.safetensors"]:
                 with safe_open(file, "pt"):  # opens if no byte is missing
                     pass
-            for file in (path / "optimizer.pt", path / "scheduler.pt"):
+            for file in (path / "optimizer.pt", path / "scheduler.pt", *path.glob("rng_state*.pth")):
                 with zipfile.ZipFile(file) as archive:  # with checksums
                     if archive.testzip():
                         raise ValueError(f"{file.name} is damaged")

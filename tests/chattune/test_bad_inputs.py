@@ -386,6 +386,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     ),
     "no optimizer": lambda c: (c / "optimizer.pt").unlink(),
     "no schedule": lambda c: (c / "scheduler.pt").unlink(),
+    "a random state cut off": lambda c: os.truncate(c / "rng_state.pth", 3000),
     "a state cut off": lambda c: (c / "trainer_state.json").write_text('{"global_'),
     "no state": lambda c: (c / "trainer_state.json").unlink(),
 }
