@@ -102,8 +102,8 @@ def _run(args: argparse.Namespace, settings: dict) -> None:
     if int(os.environ.get("RANK", 0)) == 0:
         saved = args.output
         if args.lora is not None:
-            merged = output / runs.MERGED
-            models.save(model.merge_and_unload(), tokenizer, merged)
+            with runs.merging(output) as merged:
+                models.save(model.merge_and_unload(), tokenizer, merged)
             saved += f", merged into the model in {merged}"
         print(f"{len(losses)} steps, loss {losses[0]:.3f} to {losses[-1]:.3f}; saved in {saved}")
 

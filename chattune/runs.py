@@ -68,6 +68,21 @@ def claimed(folder: Path, model: PreTrainedModel, size: int, resume: bool, overw
         raise
 
 
+@contextmanager
+def merging(folder: Path) -> Iterator[Path]:
+    """Hold a folder while its adapters are merged into the model, and tell where that goes.
+
+    What ends it gets a note: the training is over, and its adapters are whole.
+    """
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield folder / MERGED
+    except BaseException as error:
+        merge = f"AutoPeftModelForCausalLM.from_pretrained({str(folder)!r}).merge_and_unload()"
+        error.add_note(f"The adapters in {folder} are whole, but not merged: {merge} of peft does it.")
+        raise
+
+
 def _refuse_anothers(folder: Path, resume: bool, overwrite: bool) -> None:
     """Raise a ValueError if ``folder`` holds something that may not be written over."""
     found = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - {RUN}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import pytest
 import torch
 from accelerate import PartialState
 from bad_inputs import CHATS, COMMANDS, FILES, PAIR, SETTINGS, lines
-from filelock import FileLock
+from filelock import FileLock, Timeout
+from peft import AutoPeftModelForCausalLM
 from training_data import CHATS as TRAINED
 from transformers import (
     AutoTokenizer,
@@ -609,3 +611,27 @@ def command_line(
         main()
 
     return run
+
+
+def test_adapters_whose_merging_is_stopped_are_whole(
+    command_line: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    held = []
+
+    def stop(*_: Any) -> None:
+        with ThreadPoolExecutor() as other:
+            held.append(other.submit(FileLock(tmp_path / "out" / ".lock", timeout=0).acquire).exception())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tinylib.models.save", stop)
+    with pytest.raises(SystemExit) as ended:
+        command_line("--lora", 4)
+    assert ended.value.code == 130
+    assert [type(error) for error in held] == [Timeout]
+    load = f"AutoPeftModelForCausalLM.from_pretrained({str(tmp_path / 'out')!r})"
+    assert f"whole, but not merged: {load}.merge_and_unload()" in capsys.readouterr().err
+    merged = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "out").merge_and_unload()
+    assert type(merged).__name__ == "LlamaForCausalLM"
