@@ -19,7 +19,7 @@ RUN = "training.json"  # what a run is made of, and whether it has ended
 LOSSES = "trainer_state.json"
 MERGED = "merged"  # the folder of a model with its adapters merged into it
 EXAMPLES = ".examples-"  # and a process's number: what it trains on
-MODEL_FILES = (
+MODEL_FILES = (  # beside those of another they would be loaded, too: adapters on the weights of another run
     "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json",
     "adapter_config.json", "tokenizer*.json", "tokenizer.model", "special_tokens_map.json",
     "added_tokens.json", "vocab.*", "merges.txt", "chat_template.jinja", "additional_chat_templates/*",
@@ -61,10 +61,13 @@ def claimed(folder: Path, model: PreTrainedModel, size: int, resume: bool, overw
     except BaseException as error:
         # A setting that made no sense, or a training that diverged, would do so again.
         if not isinstance(error, ValueError | FloatingPointError):
-            with suppress(OSError):
-                newest = max(folder.rglob("*"), key=lambda path: path.stat().st_mtime, default=folder)
-                found = last_checkpoint(folder) or "the beginning, since there is no checkpoint"
-                error.add_note(f"{newest} was written last. With --resume it goes on from {found}.")
+            with suppress(OSError, ValueError):
+                if (_made_of(folder) or {}).get("finished"):  # this one in its last moment, or an earlier
+                    error.add_note(f"{folder} holds a finished training, whole.")
+                else:
+                    newest = max(folder.rglob("*"), key=lambda path: path.stat().st_mtime, default=folder)
+                    found = last_checkpoint(folder) or "the beginning, since there is no checkpoint"
+                    error.add_note(f"{newest} was written last. With --resume it goes on from {found}.")
         raise
 
 
@@ -146,15 +149,6 @@ def remove_checkpoints(folder: Path) -> None:
     """Remove the checkpoints in ``folder``; of one that is a link, the link."""
     for checkpoint in _checkpoints(folder):
         (Path.unlink if checkpoint.is_symlink() else shutil.rmtree)(checkpoint)
-
-
-def remove_model(folder: Path) -> None:
-    """Remove the files of a model and its tokenizer: beside those of another they would be loaded, too.
-
-    So transformers puts the adapters of one run on the weights of another, if both lie there.
-    """
-    for path in {path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()}:
-        path.unlink()
 
 
 def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:

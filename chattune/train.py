@@ -144,13 +144,12 @@ def fine_tune(
         with progress_bars(False), attending_by_sample(model), _tied_weights_saved_once(model):
             trainer.train(resume_from_checkpoint=checkpoint)
             if writes:
-                with put_when_whole(output) as part:
+                with put_when_whole(output, instead_of=runs.MODEL_FILES) as part:
                     trainer.save_model(str(part))
                     (part / "README.md").unlink(missing_ok=True)  # peft's form, which nobody has filled in
                     trainer.state.save_to_json(str(part / runs.LOSSES))
                     tokenizer.save_pretrained(part)
-                    runs.remove_model(output)
-                runs.write_made_of(output, run, finished=True)
+                    runs.write_made_of(part, run, finished=True)
     model.eval()
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 

@@ -8,7 +8,8 @@ import os
 import re
 import shutil
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -78,19 +79,35 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str
 
 
 @contextmanager
-def put_when_whole(folder: str | os.PathLike) -> Iterator[Path]:
-    """Give a side folder to write into; its files get their places in ``folder`` when all are whole."""
-    part = Path(folder, ".part")
+def put_when_whole(folder: str | os.PathLike, instead_of: Iterable[str] = ()) -> Iterator[Path]:
+    """Give a side folder to write into; its files get their places in ``folder`` when all are whole.
+
+    Then the other files that match a pattern of ``instead_of`` are removed. Ctrl-C does not come between.
+    """
+    folder, part = Path(folder), Path(folder, ".part")
     shutil.rmtree(part, ignore_errors=True)  # of a save that was killed
-    part.mkdir(parents=True)
-    try:
-        yield part
-        for path in sorted(part.iterdir()):
-            if path.is_dir():  # of a tokenizer's further templates: it replaces none that has files
-                shutil.rmtree(Path(folder, path.name), ignore_errors=True)
-            path.replace(Path(folder, path.name))
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+
+    def put() -> None:
+        old = {path for pattern in instead_of for path in folder.glob(pattern) if path.is_file()}
+        for path in sorted(filter(Path.is_file, part.rglob("*"))):
+            place = folder / path.relative_to(part)
+            place.parent.mkdir(exist_ok=True)
+            path.replace(place)
+            old.discard(place)
+        for path in old:
+            path.unlink()
+        shutil.rmtree(part)
+
+    # Removing a large file takes a while. Only the main thread is interrupted: it waits for the other, which
+    # must run by then.
+    with ThreadPoolExecutor(1) as other:
+        other.submit(part.mkdir, parents=True).result()
+        try:
+            yield part
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+        other.submit(put).result()
 
 
 def best_device() -> str:

@@ -1,5 +1,6 @@
 """Every case of the table: the right result or one clear line, and nothing is lost or half-written."""
 
+import _thread
 import json
 import os
 import re
@@ -635,3 +636,26 @@ def test_adapters_whose_merging_is_stopped_are_whole(
     assert f"whole, but not merged: {load}.merge_and_unload()" in capsys.readouterr().err
     merged = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "out").merge_and_unload()
     assert type(merged).__name__ == "LlamaForCausalLM"
+
+
+def test_ctrl_c_while_files_get_their_places_leaves_the_whole_model(
+    command_line: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A gigabyte takes a second to remove: a trained model was lost, with the one that it replaced."""
+    put = Path.replace
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if path.name == "model.safetensors":
+            _thread.interrupt_main()
+        return put(path, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        command_line()
+    assert ended.value.code == 130
+    assert "out holds a finished training, whole." in capsys.readouterr().err
+    models.load(tmp_path / "out")
+    assert not (tmp_path / "out" / ".part").exists()
