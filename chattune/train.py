@@ -185,7 +185,7 @@ def _tell_what_is_repeated(trainer: PackedTrainer) -> None:
     """Say it where several processes cannot share the chats out evenly."""
     processes = trainer.args.world_size
     again = -len(trainer.train_dataset) % (trainer.args.train_batch_size * processes)
-    if processes > 1 and again and trainer.is_world_process_zero():
+    if processes > 1 and again and not trainer.args.dataloader_drop_last and trainer.is_world_process_zero():
         print(f"The last step of an epoch repeats {again} chats, so that every process has as many.")
 
 

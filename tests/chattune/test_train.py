@@ -278,3 +278,5 @@ def test_chats_that_do_not_divide_among_processes_are_announced(
     monkeypatch.setattr(PackedTrainer, "train", lambda *_, **__: None)
     fine_tune(*fresh, CHATS, per_device_train_batch_size=5)
     assert capsys.readouterr().out.startswith("The last step of an epoch repeats 8 chats")
+    fine_tune(*fresh, CHATS, per_device_train_batch_size=5, dataloader_drop_last=True)
+    assert not capsys.readouterr().out  # they are left out, as was asked for
