@@ -16,7 +16,7 @@ from chattune.train import fine_tune
 from chattune.trainable import add_adapters, train_last_layers
 from tinylib import models
 from tinylib.data import load_chats
-from tinylib.quiet import errors_in_one_line
+from tinylib.quiet import errors_in_one_line, library_warnings
 
 OWN = ("data", "eval_data", "output", "model", "last_layers", "lora")  # the other options are fine_tune's
 
@@ -37,7 +37,12 @@ def _one_process_speaking() -> Iterator[None]:
         yield
         return
     try:
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        with (
+            library_warnings(),
+            open(os.devnull, "w") as nowhere,
+            redirect_stdout(nowhere),
+            redirect_stderr(nowhere),
+        ):
             yield
     except KeyboardInterrupt:
         sys.exit(130)

@@ -29,6 +29,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     TrainingArguments,
 )
+from transformers.utils import logging
 
 from chattune import add_adapters, fine_tune, prepare, train_last_layers
 from chattune.__main__ import main
@@ -489,7 +490,9 @@ def test_ctrl_c_says_how_to_go_on(
 
 
 def test_of_several_processes_the_first_speaks(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Another waits with an error, so that the launcher ends it first if the first process has met it too."""
     given = ["train", "--data", "no.jsonl", "--output", "out"]
@@ -497,7 +500,13 @@ def test_of_several_processes_the_first_speaks(
     monkeypatch.setenv("RANK", "1")
     waited: list[float] = []
     monkeypatch.setattr("time.sleep", waited.append)
-    monkeypatch.setattr("chattune.__main__.load_chats", lambda path: print("Read.") or load_chats(path))
+
+    def read(path: str) -> Any:
+        print("Read.")
+        logging.get_logger("transformers").warning("Not used.")
+        return load_chats(path)
+
+    monkeypatch.setattr("chattune.__main__.load_chats", read)
     with pytest.raises(SystemExit, match="No such file"):
         main()
     assert waited == [10]
@@ -507,6 +516,7 @@ def test_of_several_processes_the_first_speaks(
     assert ended.value.code == 130
     assert waited == [10]
     assert capsys.readouterr() == ("", "")
+    assert not caplog.records
 
 
 def test_an_unknown_device_is_named(tinyllama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
