@@ -82,13 +82,15 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str
 def put_when_whole(folder: str | os.PathLike, instead_of: Iterable[str] = ()) -> Iterator[Path]:
     """Give a side folder to write into; its files get their places in ``folder`` when all are whole.
 
-    Then the other files that match a pattern of ``instead_of`` are removed. Ctrl-C does not come between.
+    Then the other files that match a pattern of ``instead_of``, or stand in a folder that is written, are
+    removed. Ctrl-C does not come between.
     """
     folder, part = Path(folder), Path(folder, ".part")
     shutil.rmtree(part, ignore_errors=True)  # of a save that was killed
 
     def put() -> None:
-        old = {path for pattern in instead_of for path in folder.glob(pattern) if path.is_file()}
+        inside = [f"{path.name}/*" for path in part.iterdir() if path.is_dir()]  # a tokenizer's templates
+        old = {path for pattern in [*instead_of, *inside] for path in folder.glob(pattern) if path.is_file()}
         for path in sorted(filter(Path.is_file, part.rglob("*"))):
             place = folder / path.relative_to(part)
             place.parent.mkdir(exist_ok=True)
