@@ -257,8 +257,7 @@ def _before_the_turns(facts: Facts, row: int) -> Iterator[range]:
 
 def _ends_in_a_mark(facts: Facts, ids: Sequence[int], marks: str = ">]") -> bool:
     """Tell if words end in something that may be a mark, such as ``<|end|>`` in plain tokens."""
-    text = "".join(facts.tokenizer.convert_ids_to_tokens(list(ids))).rstrip("Ċ▁Ġ\n ")
-    return text.endswith(tuple(marks))
+    return facts.tokenizer.decode(list(ids)).rstrip().endswith(tuple(marks))
 
 
 def _plain_text(facts: Facts) -> Iterator[Hit]:

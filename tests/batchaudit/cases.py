@@ -905,3 +905,12 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
             must={"labels.starts_early": [0]},
         ),
     )
+    # what scripts of people who fine-tune make, read in their own repositories
+    rows = [
+        lab(L0, [("<s>" + asked, 0), (said, 1)])
+        for asked, said in (("Name fruits\n", "Bananas and</s>"), ("Hi\n", "Seven days, from M"))
+    ]
+    yield (
+        "cut after a letter that the vocabulary has as a byte only: <0x4D> is no mark",
+        dict(tok=L0, **batch(rows), must={"labels.end_cut_off": [1]}),
+    )
