@@ -173,14 +173,15 @@ class Facts:
                 for row in visible.nonzero().flatten().tolist():
                     text = self.ids[row, 1:].tolist()
                     first[row, 0] = self.template is not None and self.template.begins(text)
-            last[self._ends_of_texts(last)] = False
+            last[self._ends_of_texts(first, last)] = False
         return first | last
 
-    def _ends_of_texts(self, last: torch.Tensor) -> torch.Tensor:
+    def _ends_of_texts(self, first: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
         """Find where the first of the pad tokens at a row's end is no padding, but the text's own end.
 
         Args:
-            last: The pad tokens at the rows' ends, bool of shape ``(rows, seq)``.
+            first: The pad tokens at the rows' beginnings, bool of shape ``(rows, seq)``.
+            last: Those at the rows' ends.
         """
         found = torch.zeros_like(last)
         mask, positions = self.batch.mask, self.batch.position_ids
@@ -197,6 +198,8 @@ class Facts:
         shown_somewhere = mask is not None and bool((mask & last).any())
         at = places.clamp(max=self.seq - 1)[:, None]
         learned_there = (self.learned.gather(1, at)[:, 0] & one_learned).tolist()
+        # No row is padded on both sides; and who learns just the first pad of every row has written it.
+        written = everywhere and (all(learned_there) or (first.any() and int(counts.max()) == 1))
         shown_there = mask.gather(1, at)[:, 0].tolist() if mask is not None else [None] * self.rows
         filled = (
             (positions.gather(1, at)[:, 0] == 0).tolist() if positions is not None else [False] * self.rows
@@ -206,6 +209,9 @@ class Facts:
             if not 0 < place < self.seq or filled[row]:
                 continue  # none; or the collator filled up a packed row
             shown, learned, shifted = shown_there[row], learned_there[row], shifts[row] > 0
+            if written or (shown and learned):
+                found[row, place] = True
+                continue
             if not (shown or learned or (shown is None) or (place < longest and not shown_somewhere)):
                 continue
             ids = self.ids[row, :place].tolist()

@@ -914,3 +914,35 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
         "cut after a letter that the vocabulary has as a byte only: <0x4D> is no mark",
         dict(tok=L0, **batch(rows), must={"labels.end_cut_off": [1]}),
     )
+    rows = [
+        lab(L0, [("<s>" + asked, 0), (said + "</s>", 1)])
+        for asked, said in (("Name fruits\n", "Bananas"), ("Name three\n", "Bananas, oranges"))
+    ]
+    more = -len(rows[1][0]) % 8  # a collator may have padded to this width
+    rows[1] = [1] * more + rows[1][0], [N] * more + rows[1][1]
+    by_id = batch(rows)
+    by_id["attention_mask"] = [[int(i != 2) for i in ids] for ids in by_id["input_ids"]]
+    yield (
+        "a mask of ids hides each row's end, which is learned; as many tokens as a multiple of 8",
+        dict(tok=L0, **by_id, must={"mask.hides_tokens": [0, 1]}, may=["chat.two_bos"]),
+    )
+    asked = [enc(t0, text) + [2] for text in ("Name a fruit.", "Where does the cat live?")]
+    left = [[2] * (len(asked[1]) - len(ids)) + ids for ids in asked]
+    yield (
+        "prompts that end with EOS, padded with it on the left: the mask of ids hides their last token",
+        dict(
+            tok=t0,
+            model=m,
+            purpose="generate",
+            input_ids=torch.tensor(left),
+            attention_mask=torch.tensor(left).ne(2).long(),
+            must={"mask.hides_tokens": [0, 1]},
+            may=["prompt.not_open"],
+        ),
+    )
+    rows = [lab(t, [("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", 0), (said, 1)])
+            for said in ("Yes.<|im_end|>\n<|im_end|>", "Yes, and seven days in a week")]  # fmt: skip
+    yield (
+        "one row ends with an EOS of the script's own, visible and learned, another was cut",
+        dict(tok=t, **batch(rows), must={"labels.end_cut_off": [1]}),
+    )
