@@ -210,11 +210,16 @@ class _Audit:
             for code, detail in checkpoint.generation(config, self.tokenizer, self.template):
                 yield Hit(code, facts.real, detail)
             return
-        if not any(facts.turns):  # nor a template that says what ends an answer
+        answers = [turn for turns in facts.turns for turn in turns if turn.role == "assistant"]
+        if not any(turn.end for turn in answers):  # they do not end as the template says
             config = getattr(self.model, "generation_config", None)
             if detail := checkpoint.other_end(config, self.tokenizer, facts.learned_ends):
                 yield Hit("generation.other_end", facts.real, detail)
-        else:
+            elif config is None and facts.learned_ends - facts.ends:
+                self.report.not_checked["whether generate() stops where these answers end"] = (
+                    "there is no model whose generation config says"
+                )
+        if any(facts.turns):
             weight, frozen = checkpoint.embeddings_in(self.model)
             if detail := checkpoint.untrained(weight, self.template, frozen):
                 yield Hit("embeddings.untrained", facts.real, detail)

@@ -199,6 +199,8 @@ def _boundaries(facts: Facts) -> Iterator[Hit]:
             if not turn.end and not turn.followed and facts.template.ends_last:
                 if turn.stop < learned.size and facts.sliced_ends[row, turn.stop]:
                     continue
+                if int(facts.tokens[row, said[-1]]) in facts.learned_ends:
+                    continue  # it ends otherwise than the template writes it
                 cut_off[row, turn.stop - 1] = True
             elif turn.end and not learned[list(turn.end)].any():
                 end_of_turn[row, list(turn.end)] = True
@@ -268,6 +270,7 @@ def _plain_text(facts: Facts) -> Iterator[Hit]:
     names = ("labels.end_of_turn", "labels.end_cut_off", "labels.no_end_written")
     where = {name: torch.zeros_like(facts.learned) for name in names}
     ended, endless, short = 0, [], False
+    known = facts.ends | facts.learned_ends
     lengths = facts.real.sum(dim=1)
     everything = (facts.learned & facts.text).numpy()
     prompts = _before_a_shared_mark(facts, everything)
@@ -279,7 +282,7 @@ def _plain_text(facts: Facts) -> Iterator[Hit]:
         after = text[1:][(ids[text[1:]] == eos) & learned[text[:-1]] & ~learned[text[1:]]]
         where["labels.end_of_turn"][row, after] = True
         said = np.flatnonzero(learned)
-        ends = np.isin(ids[said], sorted(facts.ends))
+        ends = np.isin(ids[said], sorted(known))
         ended += int(ends.any())
         asked = bool((~learned[text[1:]] & (text[1:] < said[0])).any())
         guessed = not asked and bool(prompts[row].any())
@@ -287,7 +290,7 @@ def _plain_text(facts: Facts) -> Iterator[Hit]:
         if (
             (asked or guessed)
             and said[-1] == text[-1]
-            and not ends[-1]
+            and facts.last_learned[row] not in known
             and not _ends_in_a_mark(facts, ids[said[-12:]].tolist())
         ):
             endless.append((row, int(said[-1]), guessed))

@@ -149,9 +149,12 @@ class Facts:
         self.pad_id = own
         if len(hidden) == 1 and own not in hidden:
             self.pad_id = None  # not the tokenizer's: then the mask tells
-        several_bos = _run(self.ids == bos, from_the_end=True).sum(dim=1) > 1 if bos is not None else nothing
-        if not hidden and several_bos.any():
-            self.pad_id = bos  # no text ends so: these rows are padded with it, whatever the tokenizer says
+        learned = nothing if self.labels is None else self.labels != IGNORE_INDEX
+        for other, but in ((bos, nothing), (self.special("unk"), learned)):
+            if hidden or other is None:
+                continue
+            if (_run((self.ids == other) & ~but, from_the_end=True).sum(dim=1) > 1).any():
+                self.pad_id = other  # no text ends so: rows are padded with it, whatever the tokenizer says
         fill = nothing if self.pad_id is None else self.ids == self.pad_id
         self._first, self._last = _run(fill), _run(fill, from_the_end=True)
 
@@ -174,6 +177,11 @@ class Facts:
                     text = self.ids[row, 1:].tolist()
                     first[row, 0] = self.template is not None and self.template.begins(text)
             last[self._ends_of_texts(first, last)] = False
+        elif mask is not None:  # shown, and alone learned: a script may write it as each answer's end
+            learned = last & self.learned[:, : self.seq]
+            own = learned & mask & (last.cumsum(dim=1) == 1) & (learned.sum(dim=1, keepdim=True) == 1)
+            for row, place in own.nonzero().tolist():
+                last[row, place] = self._has_ended(self.ids[row, :place].tolist())
         return first | last
 
     def _ends_of_texts(self, first: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
@@ -232,6 +240,12 @@ class Facts:
                 text = shown or (tight and (learned or shown is None)) or (shown is None and learned)
             found[row, place] = bool(text)
         return found
+
+    def _has_ended(self, ids: list[int]) -> bool:
+        """Tell if a text has its end already."""
+        if self.template is not None:
+            return self.template.ends_with_an_end(ids)
+        return bool(ids) and ids[-1] in self.ends
 
     @cached_property
     def pads_before_text(self) -> torch.Tensor:
@@ -329,12 +343,23 @@ class Facts:
         return found & ~self.unmarked_starts
 
     @cached_property
+    def last_learned(self) -> list[int]:
+        """The id that each row learns last, spaces after it left out; -1 if there is none."""
+        found = []
+        for tokens, learned in zip(self.tokens, self.learned & self.text):
+            ids = tokens[learned][-8:].tolist() if self.tokenizer is not None else []
+            words = [i for i in ids if (self.tokenizer.convert_ids_to_tokens(i) or "?").strip("Ċ▁Ġ\n ")]
+            found.append(words[-1] if words else -1)
+        return found
+
+    @cached_property
     def learned_ends(self) -> set[int]:
-        """The special tokens that are learned last, if what each row learns last is one."""
-        last = stops(self.learned & self.text) - 1
-        ids = self.tokens[last >= 0].gather(1, last[last >= 0][:, None]).flatten().tolist()
-        special = set(getattr(self.tokenizer, "all_special_ids", ()))
-        return set(ids) if special.issuperset(ids) else set()
+        """The special tokens that are learned last, if most rows end in one; a BOS begins another text."""
+        known = getattr(self.tokenizer, "added_tokens_decoder", {})
+        begins = {self.special("bos")} - self.ends
+        last = [i for i in self.last_learned if i >= 0]
+        special = [i for i in last if i in known and known[i].special and i not in begins]
+        return set(special) if 2 * len(special) > len(last) else set()
 
     @cached_property
     def joined(self) -> list[int]:

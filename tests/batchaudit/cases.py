@@ -946,3 +946,56 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
         "one row ends with an EOS of the script's own, visible and learned, another was cut",
         dict(tok=t, **batch(rows), must={"labels.end_cut_off": [1]}),
     )
+    chatml = smol(CHATML)
+    chatml.pad_token = "<|endoftext|>"  # as Qwen's, whose end of turn is another
+    rows = [
+        lab(chatml, [(f"<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n", 0), (said, 1)])
+        for asked, said in (("Hi", "Yes.<|endoftext|>"), ("Name fruits", "Bananas and grapes.<|endoftext|>"))
+    ]
+    by_pad = {name: torch.tensor(values) for name, values in batch(rows, pad=0).items()}
+    for stops, must in ((2, {"generation.other_end": [0, 1]}), ([2, 0], {})):
+        knows = tiny(len(chatml))
+        knows.generation_config.eos_token_id = stops
+        yield (
+            f"answers end with the pad token, the config stops at {stops}",
+            dict(tok=chatml, model=knows, **by_pad, must=must),
+        )
+    yield "the same without a model", dict(tok=chatml, **by_pad)
+    rows = [(i[:-1] + [2, 198, 0], y[:-1] + [2, 198, 0]) for i, y in rows]
+    yield (
+        "answers have their end, and the first pad after it is shown and learned too",
+        dict(
+            tok=chatml,
+            **batch([(i + [0], y + [N]) for i, y in rows], pad=0, mask=False),
+            attention_mask=[[1] * len(i) + [0] * (1 + len(rows[1][0]) - len(i)) for i, _ in rows],
+            must={"mask.shows_pads": [0, 1], "labels.padding": [0, 1]},
+        ),
+    )
+    marked = smol(special=("### Done", "<over>"))
+    marked.chat_template = None
+    for end in ("\n\n### Done", "<over>\n"):
+        rows = [lab(marked, [(f"Question: {q}\nAnswer:\n", 0), (a + end, 1)]) for q, a in pairs]
+        done = tiny(len(marked))
+        done.generation_config.eos_token_id = marked.convert_tokens_to_ids(end.strip())
+        rows = {name: torch.tensor(values) for name, values in batch(rows).items()}
+        yield (
+            f"answers end with a special token of the script's own, {end!r}",
+            dict(tok=marked, model=done, **rows),
+        )
+        yield (
+            f"the same, and generate() does not know it, {end!r}",
+            dict(tok=marked, model=tiny(len(marked)), **rows, must={"generation.other_end": [0, 1]}),
+        )
+    i, y = lab(L0, [("<s>Name fruits\n", 0), ("Bananas</s>", 1)])
+    i2, y2 = lab(L0, [("<s>Name fruits\n", 0), ("Bananas, oranges and grapes</s>", 1)])
+    ids, named = [i[:-1], i2[:-1]], [y[1:], y2[1:]]
+    width = len(ids[1])
+    yield (
+        "sliced, and filled up with <unk>, without a mask",
+        dict(
+            tok=L0,
+            loss=plain_loss,
+            input_ids=[row + [0] * (width - len(row)) for row in ids],
+            labels=[row + [N] * (width - len(row)) for row in named],
+        ),
+    )
