@@ -15,7 +15,7 @@ Messages = list[dict[str, Any]]
 
 ROLES = {
     **dict.fromkeys(("human", "prompter"), "user"),
-    **dict.fromkeys(("gpt", "chatgpt", "ai", "bot", "model", "function_call"), "assistant"),
+    **dict.fromkeys(("gpt", "chatgpt", "chatbot", "ai", "bot", "model", "function_call"), "assistant"),
     **dict.fromkeys(("observation", "function"), "tool"),
 }
 """Other names that data sets have for roles. The words of a ``function_call`` are a call, as JSON."""
@@ -40,9 +40,10 @@ def as_messages(
     Args:
         chat: A user's words; a list of messages; or a row of a data set, with ``messages`` (or ShareGPT's
             ``conversations``: a list, or that list as JSON text, as in a CSV file), with ``prompt`` and
-            ``completion``, or with Alpaca's ``instruction``, ``input`` and ``output``. A prompt or completion
-            is such a list, or words; also a list if it is the JSON of objects that each have a ``role`` or
-            ``from``, and what was said. Other text that looks like JSON (``[1, 2]``, ``5``) is words.
+            ``completion``, or with Alpaca's ``instruction``, ``input`` and ``output``; what its ``system``
+            has comes first, unless a message of the system's does. A prompt or completion is such a list, or
+            words; also a list if it is the JSON of objects that each have a ``role`` or ``from``, and what
+            was said. Other text that looks like JSON (``[1, 2]``, ``5``) is words.
         must_speak: The role whose messages must not be empty; default: nobody's may, ``""``: all may.
         tell: What takes a line about what is not used, or read as something else; default: the log, once.
 
@@ -136,9 +137,16 @@ def _listed(chat: Any, tell: Callable[[str], object], role: str = "user") -> lis
             return list(chat)
         case _:
             raise ValueError(f"A chat is text, a list of messages or a row, not {chat!r:.80}.")
+    if messages and isinstance(rest.get("system"), str) and not _is_systems(messages[0]):
+        system = {"role": "system", "content": rest.pop("system")}
+        messages = [system, *messages] if system["content"].strip() else messages
     if unused := ", ".join(repr(name) for name in rest if name != "tools"):
         tell(f"These columns of chats are not used: {unused}.")
     return messages
+
+
+def _is_systems(message: Any) -> bool:
+    return isinstance(message, Mapping) and "system" in (message.get("role"), message.get("from"))
 
 
 def _cell(text: Any) -> Any:

@@ -192,6 +192,10 @@ CHATS: dict[str, tuple[Any, int | str]] = {
         "Message 1, of the assistant, is empty",
     ),
     "ShareGPT": ([SHAREGPT], 1),
+    "a system's words beside no messages": (
+        [{"messages": [], "system": "Be brief."}],
+        "The conversation is empty",
+    ),
     "ShareGPT with a weight": (
         [{"conversations": [{"from": "human", "value": "Hi!"}, {"from": "gpt", "value": "x", "weight": 0}]}],
         "no message of the assistant's to learn",

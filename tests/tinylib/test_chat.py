@@ -220,6 +220,35 @@ def test_what_is_mapped_and_what_is_not_used_is_told_once(caplog: pytest.LogCapt
     ]
 
 
+ASKED = [{"role": "user", "content": "Hi!"}, {"role": "assistant", "content": "Yes?"}]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": ASKED},
+        {"messages": json.dumps(ASKED)},
+        {"conversations": [{"from": "human", "value": "Hi!"}, {"from": "Chatbot", "value": "Yes?"}]},
+        {"prompt": "Hi!", "completion": "Yes?"},
+        {"instruction": "Hi!", "input": "", "output": "Yes?"},
+    ],
+)
+def test_a_system_of_its_own_comes_first(row: dict, caplog: pytest.LogCaptureFixture) -> None:
+    first, *rest = as_messages({**row, "system": "Be brief."})
+    assert first == {"role": "system", "content": "Be brief."}
+    assert (
+        rest
+        == as_messages(row)
+        == as_messages({**row, "system": " "})
+        == as_messages({**row, "system": None})
+    )
+    assert "system" not in caplog.text
+    # Of two the messages' is theirs, and the other is told.
+    messages = [{"from": "system", "value": "Be kind."}, *ASKED]
+    assert as_messages({"messages": messages, "system": "Be brief."}) == as_messages(messages)
+    assert "not used: 'system'" in caplog.text
+
+
 def called(call: dict, **row: object) -> list[dict]:
     return as_messages({"messages": [CALLED[0], {"role": "assistant", "tool_calls": [call]}], **row})
 
