@@ -174,7 +174,7 @@ def _boundaries(facts: Facts) -> Iterator[Hit]:
     everything = (facts.learned & (~wider(facts.pads) | facts.beyond)).numpy()
     # What is named there is another token, and told as such: an EOS under the header after an answer.
     elsewhere = (wider(facts.starts) | facts.other_tokens).numpy()
-    answers, by_one = 0, np.zeros(len(everything), dtype=bool)
+    answers, last, by_one = 0, 0, np.zeros(len(everything), dtype=bool)
     for row, reading in enumerate(facts.readings):
         learned = everything[row]
         if not reading.turns or not learned.any():
@@ -194,6 +194,7 @@ def _boundaries(facts: Facts) -> Iterator[Hit]:
             if _overlaps(turn, reading.unread):
                 continue
             answers += 1
+            last += not turn.followed
             if said[0] > turn.latest:
                 late[row, turn.start : said[0]] = True
             if not turn.end and not turn.followed and facts.template.ends_last:
@@ -222,27 +223,22 @@ def _boundaries(facts: Facts) -> Iterator[Hit]:
             by_one[row] = np.flatnonzero(outside).tolist() == before_words and not past_the_end
     if facts.may_be_of_predictions:
         early[:] = end_of_turn[:] = False
-    _none_written(facts, where, answers)
-    shifted = (early.any(axis=1) & end_of_turn.any(axis=1) & by_one).any()
+    variants = {}
+    if (early.any(axis=1) & end_of_turn.any(axis=1) & by_one).any():
+        variants = dict.fromkeys(("labels.starts_early", "labels.end_of_turn"), "shifted")
+    # A limit cuts the longest rows. If each last answer lacks its end, also in short rows, none had one.
+    lengths = facts.real.sum(dim=1)[where["labels.end_cut_off"].any(dim=1)]
+    if cut_off.sum() == last and (lengths < facts.real.sum(dim=1).max()).any():
+        variants["labels.end_cut_off"] = "last"
+        if last == answers:
+            where["labels.no_end_written"] = where.pop("labels.end_cut_off")
     for name, places in where.items():
-        note = name == "labels.some_answers"
-        both = name in ("labels.starts_early", "labels.end_of_turn") and shifted
-        label_places = facts.label_places(places)
-        yield Hit(name, label_places, "", "note" if note else "fault", "shifted" if both else "")
+        severity = "note" if name == "labels.some_answers" else "fault"
+        yield Hit(name, facts.label_places(places), "", severity, variants.get(name, ""))
 
 
 def _overlaps(turn: Turn, unread: list[range]) -> bool:
     return any(r.start < turn.stop and turn.header < r.stop for r in unread)
-
-
-def _none_written(facts: Facts, where: dict[str, torch.Tensor], answers: int) -> None:
-    """Tell answers that were cut off from those that never had an end: all of them, and short ones too."""
-    cut_off = where["labels.end_cut_off"]
-    lengths = facts.real.sum(dim=1)
-    rows = cut_off.any(dim=1)
-    if int(cut_off.sum()) == answers and (lengths[rows] < lengths.max()).any():
-        where["labels.no_end_written"] = cut_off.clone()
-        cut_off[:] = False
 
 
 def _before_the_turns(facts: Facts, row: int) -> Iterator[range]:

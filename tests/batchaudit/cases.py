@@ -164,6 +164,34 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
             d["attention_mask"] = [[1] * len(r[0]) + [0] * (w - len(r[0])) for r in rows]
         return d
 
+    def joined(*said):  # ends are written between turns only
+        turns = [f"<|im_start|>{role}\n{s}" for role, s in zip(["user", "assistant"] * 2, said)]
+        ends = ["<|im_end|>\n"] * (len(said) - 1) + [""]
+        return lab(t, [(x + end, "assistant" in x) for x, end in zip(turns, ends)])
+
+    rows = [joined("Hi", "Hello.", "And you?", "Fine, thanks."), joined("Hi", "Yes.", "Bye", "See you")]
+    learned_too = ["labels.starts_early"]  # the header, here
+    yield (
+        "no end of the last answer",
+        dict(
+            tok=t,
+            **batch(rows, 0),
+            must={"labels.end_cut_off": [0, 1]},
+            may=learned_too,
+            cause_not="Truncation",
+        ),
+    )
+    cut = [[ids[:12] for ids in row] for row in rows]
+    yield (
+        "last answers cut by a limit",
+        dict(
+            tok=t,
+            **batch(cut),
+            must={"labels.end_cut_off": [0, 1]},
+            may=learned_too,
+            cause_not="joins the turns",
+        ),
+    )
     rows = [alp("Name fruits", "Bananas, oranges and grapes."), alp("Hi", "Hello"), alp("Sum 2 and 3", "5")]
     yield "alpaca no ends (2)", dict(tok=t, **batch(rows), must={"labels.no_end_written": [0, 1, 2]})
     yield (
