@@ -26,7 +26,7 @@ WRITES_NO_END = {"glm4moe"}
 
 
 def with_template(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:
-    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer = copy.copy(tokenizer)
     tokenizer.chat_template = (FOLDER / f"{name}.jinja").read_text(encoding="utf-8")
     return tokenizer
 
