@@ -129,9 +129,12 @@ def test_litgpt(labels: torch.Tensor, logits: torch.Tensor) -> None:
     litgpt = pytest.importorskip("litgpt.finetune.lora")
     collate = pytest.importorskip("litgpt.data.base").get_sft_collate_fn(pad_id=0)
     assert loss_offset(litgpt.chunked_cross_entropy(logits, labels, chunk_size=0), logits, labels) == 0
-    script = inspect.getsource(litgpt)
-    assert "chunked_cross_entropy(logits[..., :-1, :], targets[..., 1:], chunk_size=0)" in script
-    as_in_the_script = litgpt.chunked_cross_entropy(logits[..., :-1, :], labels[..., 1:], chunk_size=0)
+    script = inspect.getsource(litgpt.fit)
+    assert "logits[-1] = logits[-1][..., :-1, :]" in script
+    assert "chunked_cross_entropy(logits, targets[..., 1:])" in script
+    chunks = list(logits.chunk(4, dim=1))
+    chunks[-1] = chunks[-1][..., :-1, :]
+    as_in_the_script = litgpt.chunked_cross_entropy(chunks, labels[..., 1:])
     ids = labels.clamp(min=1)
     counts = {"token_counts": {"raw": 12, "raw_plus_prompt_template": 12}}
     batch = collate([{"input_ids": i, "labels": lab, **counts} for i, lab in zip(ids, labels)])
