@@ -3,10 +3,13 @@
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from itertools import islice
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import torch
+from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from tinylib.labels import IGNORE_INDEX
@@ -50,10 +53,10 @@ def first_batches(source: Any, count: int | None) -> Iterator[Any]:
     """
     count = count or (len(source) if isinstance(source, list) else FEW)
     if is_trainer(source):
+        kept = list(source.accelerator._dataloaders)
         loader = source.get_train_dataloader()
-        # accelerate's loader keeps count of those in use; the one beneath it gives the same batches
-        yield from islice(iter(getattr(loader, "base_dataloader", loader)), count)
-        return
+        source.accelerator._dataloaders[:] = kept  # it keeps each that it has prepared, with its workers
+        source = loader
     if isinstance(source, Mapping | str | tuple | torch.Tensor) or not isinstance(source, Iterable):
         yield source
         return
@@ -61,7 +64,13 @@ def first_batches(source: Any, count: int | None) -> Iterator[Any]:
         raise ValueError(
             "An iterator would lose its first batches to the audit: give the data loader itself, or a list."
         )
-    holders = [source, getattr(source, "sampler", None)]
+    # accelerate's loader keeps count of those in use; the one beneath it gives the same batches
+    source = getattr(source, "base_dataloader", source)
+    if isinstance(source, DataLoader):  # workers that persist are kept there, and how far they are
+        source = copy(source)
+        source._iterator = None
+    of_batches = getattr(source, "batch_sampler", None)
+    holders = [source, getattr(source, "sampler", None), of_batches, getattr(of_batches, "sampler", None)]
     generators = [g for g in (getattr(holder, "generator", None) for holder in holders) if g is not None]
     states = [generator.get_state() for generator in generators]
     try:
@@ -114,9 +123,12 @@ def check_arguments(tokenizer: Any, model: Any) -> None:
 
 
 def tokenizer_of(trainer: "Trainer") -> PreTrainedTokenizerBase | None:
-    """Return a Trainer's tokenizer, also out of a processor of text and images."""
-    processor = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
-    return processor if isinstance(processor, PreTrainedTokenizerBase) else None
+    """Return a Trainer's tokenizer, also out of a processor of text and images, else its collator's."""
+    for holder in (trainer.processing_class, trainer.data_collator):
+        found = getattr(holder, "tokenizer", holder)
+        if isinstance(found, PreTrainedTokenizerBase):
+            return found
+    return None
 
 
 def splits_its_model(trainer: "Trainer") -> bool:
@@ -143,7 +155,8 @@ def as_called(trainer: "Trainer", batch: dict[str, Any]) -> tuple[dict[str, Any]
         lambda _, __, call: calls.append(dict(call)), with_kwargs=True
     )
     try:
-        with refusals(), trainer.compute_loss_context_manager():
+        # Some log from within; an audit is no step of the training.
+        with refusals(), patch.object(trainer, "log"), trainer.compute_loss_context_manager():
             inputs = trainer._prepare_inputs(dict(batch))
             loss = trainer.compute_loss(trainer.model, inputs, num_items_in_batch=counted)
     finally:

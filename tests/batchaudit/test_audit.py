@@ -14,12 +14,15 @@ import pipelines
 import pytest
 import torch
 import trl
+from accelerate import Accelerator
+from accelerate.state import GradientState
 from datasets import Dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 from transformers import (
     BatchEncoding,
+    DataCollatorForLanguageModeling,
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedTokenizerBase,
@@ -392,6 +395,71 @@ def test_a_loaders_own_generator_goes_on_where_it_was(tinyllama: tuple) -> None:
     report = audit(loader, tokenizer=tokenizer, batches=2)
     assert report.batches == [tuple(first["input_ids"].shape), report.batches[1]]
     assert equal(next(iter(loader)), first)
+
+
+def batched(rows: list[dict], generator: torch.Generator) -> DataLoader:
+    of_batches = BatchSampler(RandomSampler(rows, generator=generator), 2, drop_last=False)
+    return DataLoader(rows, batch_sampler=of_batches, collate_fn=PaddedCollator(2))
+
+
+def with_workers_that_persist(rows: list[dict], generator: torch.Generator) -> DataLoader:
+    return DataLoader(
+        rows, 2, shuffle=True, generator=generator, collate_fn=PaddedCollator(2), num_workers=1,
+        persistent_workers=True,
+    )  # fmt: skip
+
+
+def prepared(rows: list[dict], generator: torch.Generator) -> Any:
+    loader = DataLoader(rows, 2, shuffle=True, generator=generator, collate_fn=PaddedCollator(2))
+    return Accelerator(cpu=True).prepare(loader)
+
+
+@pytest.mark.parametrize("make", [batched, with_workers_that_persist, prepared])
+def test_a_loader_gives_the_batches_that_it_would_have_given(tinyllama: tuple, make: Callable) -> None:
+    _, tokenizer = tinyllama
+    rows = pipelines.examples_of(tokenizer, WORDY)
+    orders = []
+    for audited in (False, True):
+        torch.manual_seed(0)
+        loader = make(rows, torch.Generator().manual_seed(3))
+        if audited:
+            in_use = list(GradientState().dataloader_references)
+            assert len(audit(loader, tokenizer=tokenizer, batches=2).batches) == 2
+            assert GradientState().dataloader_references == in_use
+        orders.append([batch["input_ids"].tolist() for _ in range(2) for batch in loader])
+    assert orders[0] == orders[1]
+
+
+class Logging(Trainer):
+    def compute_loss(self, model: Any, inputs: Any, *arguments: Any, **options: Any) -> torch.Tensor:
+        loss = model(**inputs).loss
+        self.log({"of this batch": float(loss)})
+        return loss
+
+
+def test_an_audit_leaves_no_trace_in_a_trainer(tinyllama_folder: Path, tmp_path: Path) -> None:
+    """Neither what a loss logs from within, nor a loader that accelerate keeps, with its workers."""
+    model, tokenizer = models.load(tinyllama_folder)
+    trainer = Logging(
+        model, TrainingArguments(str(tmp_path), use_cpu=True, report_to="none"),
+        processing_class=tokenizer, data_collator=PaddedCollator(2),
+        train_dataset=pipelines.examples_of(tokenizer, WORDY),
+    )  # fmt: skip
+    assert "who shifts the labels" in audit(trainer).checked
+    assert trainer.state.log_history == []
+    assert trainer.accelerator._dataloaders == []
+
+
+def test_a_collator_brings_the_tokenizer_that_its_trainer_lacks(
+    tinyllama_folder: Path, tmp_path: Path
+) -> None:
+    model, tokenizer = models.load(tinyllama_folder)
+    rows = [{"input_ids": example["input_ids"]} for example in pipelines.examples_of(tokenizer, WORDY)]
+    trainer = Trainer(
+        model, TrainingArguments(str(tmp_path), use_cpu=True, report_to="none"), train_dataset=rows,
+        data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
+    )  # fmt: skip
+    assert audit(trainer).codes == ["labels.prompt", "labels.end_of_turn"]
 
 
 def test_few_forward_passes(tinyllama: tuple) -> None:
