@@ -9,11 +9,13 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, one_hot
+from transformers import GenerationConfig, GenerationMixin
 
 from batchaudit.batch import Batch
 from batchaudit.contents import Hit
@@ -81,6 +83,10 @@ class Probe:
         # A function does not say where its model is: then the batch is there.
         self.device = _device(model) or call["input_ids"].device
         self.inputs = {name: value for name, value in call.items() if name not in NOT_INPUTS}
+        self.options = {}  # of generate() alone, given along with the prompts
+        if facts.purpose == "generate" and hasattr(model, "generate"):
+            names = [name for name in self.inputs if name in _options_of_generate()]
+            self.options = {name: self.inputs.pop(name) for name in names}
         self.real = facts.real[rows]
         self.checked: list[str] = []
         self.not_checked: dict[str, str] = {}
@@ -119,11 +125,12 @@ class Probe:
             The logits that it chose them by, of shape ``(rows, 2, vocabulary)``, and the first token,
             ``(rows, 1)``.
         """
+        options = self.options | {
+            "max_new_tokens": 2, "min_new_tokens": 2, "do_sample": False, "num_beams": 1, "streamer": None,
+            "num_return_sequences": 1, "return_dict_in_generate": True, "output_logits": True,
+        }  # fmt: skip
         with refusals(), library_warnings():
-            output = self.model.generate(
-                **self._on_device(self.inputs), max_new_tokens=2, min_new_tokens=2, do_sample=False,
-                num_beams=1, return_dict_in_generate=True, output_logits=True,
-            )  # fmt: skip
+            output = self.model.generate(**self._on_device(self.inputs | options))
         return torch.stack(output.logits, dim=1), output.sequences[:, -2:-1]
 
     def logits_of(self, output: Any) -> torch.Tensor:
@@ -301,6 +308,8 @@ def _generated(probe: Probe, before_text: torch.Tensor, found: set[str]) -> Iter
             for name, value in proper.items()
         }
         ids = torch.cat([probe.inputs["input_ids"].cpu(), first.cpu()], dim=1)
+        if (types := probe.inputs.get("token_type_ids")) is not None:  # of a new token that of the last
+            longer["token_type_ids"] = torch.cat([types, types[:, -1:]], dim=1)
         right = probe.with_changes(input_ids=ids, **longer)[:, -2:]
     else:
         logits, right = probe.logits[:, -1:], probe.with_changes(**proper)[:, -1:]
@@ -417,6 +426,12 @@ def is_half_precision(logits: torch.Tensor) -> bool:
     return any(
         torch.equal(logits, logits.to(kind).to(logits.dtype)) for kind in (torch.bfloat16, torch.float16)
     )
+
+
+@cache
+def _options_of_generate() -> set[str]:
+    """Return the names of what generate() takes besides the model's inputs."""
+    return {*vars(GenerationConfig()), *inspect.signature(GenerationMixin.generate).parameters} - {"inputs"}
 
 
 def _seed() -> None:

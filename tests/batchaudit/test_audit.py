@@ -23,12 +23,14 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 from transformers import (
     BatchEncoding,
     DataCollatorForLanguageModeling,
+    GenerationConfig,
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedTokenizerBase,
     Trainer,
     TrainingArguments,
 )
+from transformers.generation.streamers import BaseStreamer
 from worlds import PLANTS, TALKS, World, as_planted, block_mask, without
 
 from batchaudit import FAULTS, AuditCallback, audit
@@ -460,6 +462,36 @@ def test_a_collator_brings_the_tokenizer_that_its_trainer_lacks(
         data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
     )  # fmt: skip
     assert audit(trainer).codes == ["labels.prompt", "labels.end_of_turn"]
+
+
+class Printer(BaseStreamer):
+    def put(self, value: torch.Tensor) -> None:
+        raise AssertionError("an audit writes to nobody")
+
+    end = put
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"max_new_tokens": 9, "do_sample": True, "top_p": 0.9, "streamer": Printer()},
+        {"num_beams": 2, "num_return_sequences": 2, "output_scores": True},
+        {"generation_config": GenerationConfig(max_new_tokens=9, num_return_sequences=3, do_sample=True)},
+        {"token_type_ids": torch.zeros(4, 1, dtype=torch.int64)},
+    ],
+    ids=["sampling", "beams", "a config", "token types"],
+)
+def test_generate_is_asked_whatever_is_given_along_with_the_prompts(
+    request: pytest.FixtureRequest, more: dict[str, Any]
+) -> None:
+    world = world_of("gpt2", request)  # its forward refuses what only generate() takes
+    prompts = world.prompts()
+    if "token_type_ids" in more:
+        more = {"token_type_ids": torch.zeros_like(prompts["input_ids"])}
+    for batch, found in ((prompts, []), (without(prompts, "attention_mask"), ["mask.missing"])):
+        report = audit(batch | more, tokenizer=world.tokenizer, model=world.model, purpose="generate")
+        assert report.codes == found, report
+        assert "that the second new token is scored as in one pass" in report.checked or found
 
 
 def test_few_forward_passes(tinyllama: tuple) -> None:
