@@ -67,6 +67,11 @@ def read(batch: Any, purpose: str = "train") -> Batch:
         raise ValueError(_what_it_is(batch))
     if batch.get("input_ids") is None:
         names = ", ".join(map(str, batch)) or "nothing"
+        if batch.get("inputs_embeds") is not None:
+            raise ValueError(
+                "The batch has inputs_embeds in place of input_ids: embeddings do not show which tokens they "
+                "are. Audit the ids that they were made of, with the same mask, positions and labels."
+            )
         inner = next((name for name, value in batch.items() if isinstance(value, Mapping)), None)
         hint = "If they go by another name, rename them." if inner is None else f"Give what is in {inner!r}."
         raise ValueError(f"The batch has no input_ids, only {names}. {hint}")

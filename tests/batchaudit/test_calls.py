@@ -39,6 +39,7 @@ class Classifier(torch.nn.Module):
         ({"data": {"input_ids": IDS}}, {}, "no input_ids, only data. Give what is in 'data'"),
         ([{"input_ids": [5, 6], "labels": [5, 6]}], {}, "one example, no batch"),
         (Dataset.from_list([{"input_ids": [5, 6]}]), {}, "one example, no batch"),
+        ({"inputs_embeds": torch.zeros(1, 4, 8), "labels": IDS}, {}, "Audit the ids that they were made of"),
         ({"input_ids": IDS, "targets": IDS}, {}, "'targets'"),
         ({"input_ids": IDS, "lm_labels": IDS}, {}, "'lm_labels'"),
         ({"input_ids": IDS, "labels": torch.tensor([1])}, {}, "classifier"),
