@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BatchEncoding
 
 from batchaudit.auditor import audit
 from batchaudit.chats import audit_chats, rows_of
@@ -102,7 +102,8 @@ def _saved(path: Path) -> Any:
         raise ValueError(f"There is no file {str(path)!r}.")
     if path.suffix in (".pt", ".pth", ".bin"):
         try:
-            return torch.load(path, weights_only=True, map_location="cpu")
+            with torch.serialization.safe_globals([BatchEncoding]):  # collators of transformers give one
+                return torch.load(path, weights_only=True, map_location="cpu")
         except Exception as error:  # pickle raises what it likes
             holds = "is damaged, or holds more than tensors, lists and dictionaries"
             raise ValueError(f"{path} {holds}: {error!s:.200}") from error

@@ -11,6 +11,9 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBas
 from batchaudit.report import Report, finding_of
 from batchaudit.turns import Template, read_template
 
+NAMES_OF_EMBEDDINGS = (  # Llama and its like, GPT-2, Bloom and Falcon, GPT-NeoX, Mamba
+    "embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", ".embeddings.weight",
+)  # fmt: skip
 ALIKE = 1e-2  # of the usual distance between two tokens' embeddings
 
 
@@ -169,8 +172,6 @@ def _embeddings(folder: Path) -> torch.Tensor | None:
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118 (it is no dictionary)
-                if name.endswith(
-                    ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
-                ):
+                if name.endswith(NAMES_OF_EMBEDDINGS):
                     return file.get_tensor(name)
     return None

@@ -12,14 +12,16 @@ import pytest
 import torch
 from cases import llama
 from datasets import Dataset
+from safetensors.torch import save_file
 from templates import with_template
 from torch.utils.data import DataLoader, TensorDataset
-from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import BatchEncoding, PreTrainedTokenizerBase, Trainer, TrainingArguments
 from worlds import World, without
 
 from batchaudit import AuditCallback, audit, loss_offset
 from batchaudit.__main__ import main
 from batchaudit.chats import audit_chats
+from batchaudit.checkpoint import audit_checkpoint
 from tinylib import models
 from tinylib.labels import training_example
 
@@ -63,6 +65,16 @@ def test_swapped_arguments_and_other_models(tinyllama: tuple) -> None:
     other.config = SimpleNamespace(is_encoder_decoder=True)
     with pytest.raises(ValueError, match="encoder with a decoder"):
         audit({"input_ids": IDS}, model=other)
+
+
+@pytest.mark.parametrize("name", ["model.embed_tokens", "transformer.wte", "backbone.embeddings"])
+def test_embeddings_are_found_by_any_familys_name(tinyllama: tuple, tmp_path: Path, name: str) -> None:
+    model, tokenizer = tinyllama
+    tokenizer.save_pretrained(tmp_path)
+    weight = model.get_input_embeddings().weight.detach().clone()
+    weight[tokenizer.eos_token_id] = 0
+    save_file({f"{name}.weight": weight}, tmp_path / "model.safetensors")
+    assert audit_checkpoint(tmp_path).codes == ["embeddings.untrained"]
 
 
 def test_texts_beside_the_ids_are_left_alone() -> None:
@@ -137,6 +149,8 @@ def test_the_command(
     assert main(["batches", str(tmp_path / "b.pt"), "--model", folder, "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert [(finding["code"], finding["batch"]) for finding in report["findings"]] == [("mask.missing", 1)]
+    torch.save([BatchEncoding(world.padded())], tmp_path / "of_a_collator.pt")
+    assert main(["batches", str(tmp_path / "of_a_collator.pt"), "--model", folder]) == 0
     rows = [{k: v[i].tolist() for k, v in world.padded().items()} for i in range(4)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     assert main(["batches", str(tmp_path / "rows.jsonl"), "--model", folder]) == 0
