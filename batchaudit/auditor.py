@@ -190,7 +190,7 @@ class _Audit:
                 call.pop("labels", None)
             try:
                 if self.trainer is not None and "labels" in call:
-                    call, value = as_called(self.trainer, call)
+                    call, value = as_called(self.trainer, call, has_labels=not facts.batch.labels_of)
                 probe = behaviour.Probe(facts, model, rows, call)
                 hits = list(behaviour.faults(probe, found))
             except Refused as error:

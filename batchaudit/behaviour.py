@@ -220,7 +220,9 @@ def faults(probe: Probe, found: set[str]) -> Iterator[Hit]:
         if moved.any() and "mask.shows_pads" not in found:
             code = "mask.ignored" if hidden else "mask.missing"
             leak = hidden
-            yield Hit(code, probe.everywhere(before_text) & moved.any(dim=1, keepdim=True), _by(most))
+            where = probe.everywhere(before_text) & moved.any(dim=1, keepdim=True)
+            variant = "dropped" if hidden and probe.inputs.get("attention_mask") is None else ""
+            yield Hit(code, where, _by(most), variant=variant)
     starts = facts.starts[probe.rows]
     if starts.any():
         moved, most = neighbours(probe, starts)

@@ -136,11 +136,15 @@ def splits_its_model(trainer: "Trainer") -> bool:
     return trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
 
 
-def as_called(trainer: "Trainer", batch: dict[str, Any]) -> tuple[dict[str, Any], torch.Tensor]:
+def as_called(
+    trainer: "Trainer", batch: dict[str, Any], has_labels: bool = True
+) -> tuple[dict[str, Any], torch.Tensor]:
     """Let a Trainer compute its loss of a batch; return what it called the model with, and the loss.
 
     Args:
         batch: With ``labels``; it stays as it is.
+        has_labels: Whether the Trainer's own batch has them too; else they were made of a mask of what is
+            learned, as for DPO, whose loss passes labels of its own.
 
     Raises:
         Refused: The Trainer could not.
@@ -157,7 +161,8 @@ def as_called(trainer: "Trainer", batch: dict[str, Any]) -> tuple[dict[str, Any]
     try:
         # Some log from within; an audit is no step of the training.
         with refusals(), patch.object(trainer, "log"), trainer.compute_loss_context_manager():
-            inputs = trainer._prepare_inputs(dict(batch))
+            own = {name: value for name, value in batch.items() if has_labels or name != "labels"}
+            inputs = trainer._prepare_inputs(own)
             loss = trainer.compute_loss(trainer.model, inputs, num_items_in_batch=counted)
     finally:
         handle.remove()

@@ -452,6 +452,36 @@ def test_an_audit_leaves_no_trace_in_a_trainer(tinyllama_folder: Path, tmp_path:
     assert trainer.accelerator._dataloaders == []
 
 
+class DropsTheMask(Trainer):
+    def compute_loss(self, model: Any, inputs: Any, *arguments: Any, **options: Any) -> torch.Tensor:
+        return model(input_ids=inputs["input_ids"], labels=inputs["labels"]).loss
+
+
+def test_a_trainer_that_does_not_pass_the_mask_is_to_blame(tinyllama_folder: Path, tmp_path: Path) -> None:
+    model, tokenizer = models.load(tinyllama_folder)
+    trainer = DropsTheMask(
+        model, TrainingArguments(str(tmp_path), use_cpu=True, report_to="none"),
+        processing_class=tokenizer, data_collator=PaddedCollator(2, "left"),
+        train_dataset=pipelines.examples_of(tokenizer, WORDY),
+    )  # fmt: skip
+    report = audit(trainer)
+    assert report.codes == ["mask.ignored"]
+    assert "does not give it to the model" in report.findings[0].cause
+
+
+def test_a_trainer_of_preferences_is_asked_with_its_own_batch(tinyllama_folder: Path, tmp_path: Path) -> None:
+    model, tokenizer = models.load(tinyllama_folder)
+    wrong = [{"role": "assistant", "content": "No."}]
+    rows = [{"prompt": c[:-1], "chosen": c[-1:], "rejected": wrong} for c in WORDY]
+    settings_ = trl.DPOConfig(str(tmp_path), use_cpu=True, bf16=False, report_to="none")
+    trainer = trl.DPOTrainer(
+        model, args=settings_, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
+    )
+    report = audit(trainer)
+    assert report.ok
+    assert "that it sees no later token" in report.checked
+
+
 def test_a_collator_brings_the_tokenizer_that_its_trainer_lacks(
     tinyllama_folder: Path, tmp_path: Path
 ) -> None:
