@@ -25,7 +25,7 @@ def main() -> None:
     """Fine-tune a chat model on chats of your own, and save it as a folder that transformers loads."""
     args = _parser().parse_args()
     if "RANK" not in os.environ:  # a launcher's own processes shall end at once
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, which nohup lets be ignored
     with errors_in_one_line(), _one_process_speaking():
         _run(args, {k: v for k, v in vars(args).items() if v is not None and k not in OWN})
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -489,6 +490,22 @@ def test_ctrl_c_says_how_to_go_on(
     assert "3 steps" in capsys.readouterr().out
 
 
+def test_sigterm_ends_a_training_also_where_ctrl_c_is_ignored(
+    command_line: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As with nohup, and of all that a script runs in the background."""
+    monkeypatch.setattr(Watch, "on_train_begin", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with pytest.raises(SystemExit) as ended:
+            command_line()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert ended.value.code == 130
+    assert "With --resume it goes on from" in capsys.readouterr().err
+
+
 def test_of_several_processes_the_first_speaks(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -663,8 +680,12 @@ def test_ctrl_c_while_files_get_their_places_leaves_the_whole_model(
         return put(path, target)
 
     monkeypatch.setattr(Path, "replace", interrupted)
-    with pytest.raises(SystemExit) as ended:
-        command_line()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what runs in background
+    try:
+        with pytest.raises(SystemExit) as ended:
+            command_line()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert ended.value.code == 130
     assert "out holds a finished training, whole." in capsys.readouterr().err
     models.load(tmp_path / "out")
