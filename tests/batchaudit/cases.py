@@ -170,28 +170,13 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
         return lab(t, [(x + end, "assistant" in x) for x, end in zip(turns, ends)])
 
     rows = [joined("Hi", "Hello.", "And you?", "Fine, thanks."), joined("Hi", "Yes.", "Bye", "See you")]
-    learned_too = ["labels.starts_early"]  # the header, here
-    yield (
-        "no end of the last answer",
-        dict(
-            tok=t,
-            **batch(rows, 0),
-            must={"labels.end_cut_off": [0, 1]},
-            may=learned_too,
-            cause_not="Truncation",
-        ),
-    )
     cut = [[ids[:12] for ids in row] for row in rows]
-    yield (
-        "last answers cut by a limit",
-        dict(
-            tok=t,
-            **batch(cut),
-            must={"labels.end_cut_off": [0, 1]},
-            may=learned_too,
-            cause_not="joins the turns",
-        ),
-    )
+    for name, made, blamed in (
+        ("no end of the last answer", batch(rows, 0), "Truncation"),
+        ("last answers cut by a limit", batch(cut), "joins the turns"),
+    ):
+        must, may = {"labels.end_cut_off": [0, 1]}, ["labels.starts_early"]  # the header, here
+        yield name, dict(tok=t, **made, must=must, may=may, cause_not=blamed)
     rows = [alp("Name fruits", "Bananas, oranges and grapes."), alp("Hi", "Hello"), alp("Sum 2 and 3", "5")]
     yield "alpaca no ends (2)", dict(tok=t, **batch(rows), must={"labels.no_end_written": [0, 1, 2]})
     yield (

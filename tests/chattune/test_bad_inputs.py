@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -490,18 +491,24 @@ def test_ctrl_c_says_how_to_go_on(
     assert "3 steps" in capsys.readouterr().out
 
 
+@contextmanager
+def handled_by(handler: Any, *numbers: signal.Signals) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
 def test_sigterm_ends_a_training_also_where_ctrl_c_is_ignored(
     command_line: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As with nohup, and of all that a script runs in the background."""
     monkeypatch.setattr(Watch, "on_train_begin", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with pytest.raises(SystemExit) as ended:
-            command_line()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    ignored = handled_by(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM)
+    with ignored, pytest.raises(SystemExit) as ended:
+        command_line()
     assert ended.value.code == 130
     assert "With --resume it goes on from" in capsys.readouterr().err
 
@@ -680,12 +687,9 @@ def test_ctrl_c_while_files_get_their_places_leaves_the_whole_model(
         return put(path, target)
 
     monkeypatch.setattr(Path, "replace", interrupted)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what runs in background
-    try:
-        with pytest.raises(SystemExit) as ended:
-            command_line()
-    finally:
-        signal.signal(signal.SIGINT, before)
+    usual = handled_by(signal.default_int_handler, signal.SIGINT)  # ignored by what runs in background
+    with usual, pytest.raises(SystemExit) as ended:
+        command_line()
     assert ended.value.code == 130
     assert "out holds a finished training, whole." in capsys.readouterr().err
     models.load(tmp_path / "out")
