@@ -48,7 +48,7 @@ def claimed(folder: Path, model: PreTrainedModel, size: int, resume: bool, overw
         if written.is_dir() and written.parent == folder:
             raise ValueError(f"{written} is a folder, and a file of this name is to be written: move it.")
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with _lock(folder):
             _refuse_anothers(folder, resume, overwrite)
             for left in folder.glob(f"{EXAMPLES}[0-9]*"):  # by each process of a training that was killed
                 shutil.rmtree(left, ignore_errors=True)
@@ -78,12 +78,17 @@ def merging(folder: Path) -> Iterator[Path]:
     What ends it gets a note: the training is over, and its adapters are whole.
     """
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with _lock(folder):
             yield folder / MERGED
     except BaseException as error:
         merge = f"AutoPeftModelForCausalLM.from_pretrained({str(folder)!r}).merge_and_unload()"
         error.add_note(f"The adapters in {folder} are whole, but not merged: {merge} of peft does it.")
         raise
+
+
+def _lock(folder: Path) -> FileLock:
+    """Make what holds a folder, or raises a Timeout if another has it."""
+    return FileLock(folder / ".lock", timeout=0)
 
 
 def _refuse_anothers(folder: Path, resume: bool, overwrite: bool) -> None:

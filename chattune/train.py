@@ -122,9 +122,9 @@ def fine_tune(
         scratch.mkdir(parents=True, exist_ok=True)
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         data = {"train_dataset": prepare(tokenizer, chats, max_length, scratch)}
-        count, size = len(data["train_dataset"]), settings.train_batch_size * settings.world_size
-        if settings.dataloader_drop_last and count < size:
-            raise ValueError(f"dataloader_drop_last leaves out all {count} chats: {size} make a batch.")
+        count, batch = len(data["train_dataset"]), settings.train_batch_size * settings.world_size
+        if settings.dataloader_drop_last and count < batch:
+            raise ValueError(f"dataloader_drop_last leaves out all {count} chats: {batch} make a batch.")
         if eval_chats is not None:
             data["eval_dataset"] = prepare(tokenizer, eval_chats, max_length, scratch, "held-out chat")
         watch = Watch()
