@@ -25,11 +25,13 @@ def library_warnings() -> Iterator[list[str]]:
     with _CATCHING, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         transformers_logging.warning_once.cache_clear()
-        before, library.handlers = library.handlers, [handler]
+        # Where CI is set in the environment, transformers hands its messages to the root logger as well.
+        before = library.handlers, library.propagate
+        library.handlers, library.propagate = [handler], False
         try:
             yield said
         finally:
-            library.handlers = before
+            library.handlers, library.propagate = before
     said.extend(str(warning.message) for warning in caught)
 
 

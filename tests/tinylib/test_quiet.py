@@ -11,8 +11,12 @@ from tinylib.quiet import library_warnings
 
 
 def test_library_warnings_are_collected_again_and_handlers_restored(
-    tinyllama: tuple, capfd: pytest.CaptureFixture[str]
+    tinyllama: tuple,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)  # as in CI
     model, _ = tinyllama
     batch = pad([[5, 6], [7]], pad_id=2, side="right")
     handlers = list(logging.getLogger("transformers").handlers)
@@ -21,7 +25,9 @@ def test_library_warnings_are_collected_again_and_handlers_restored(
             model.generate(**batch, max_new_tokens=1, do_sample=False, pad_token_id=2)
         assert any("right-padding was detected" in message for message in said)
     assert logging.getLogger("transformers").handlers == handlers
+    assert logging.getLogger("transformers").propagate
     assert capfd.readouterr().err == ""
+    assert not caplog.records
 
 
 def test_two_threads_that_catch_warnings_leave_everything_as_it_was() -> None:
