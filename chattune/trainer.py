@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
+from chattune.attention import BY_SAMPLE, reads_shared_beginning, sample_lengths
 from tinylib.labels import IGNORE_INDEX, shift
 
 
@@ -22,8 +23,8 @@ class PackedTrainer(Trainer):
     """``transformers.Trainer``, but it scores only where a label is, and on a CPU one packed row at a time.
 
     Losses and gradients are the same, padded or packed. It saves work on the vocabulary; on a CPU a packed
-    batch takes the memory of its longest row, and what fills rows up costs nothing. For models whose
-    ``forward`` takes ``logits_to_keep``.
+    batch takes the memory of its longest row, what fills rows up costs nothing, and a system message that all
+    chats of a row begin with is computed once. For models whose ``forward`` takes ``logits_to_keep``.
     """
 
     def __init__(self, model: PreTrainedModel, args: TrainingArguments, **options: Any) -> None:
@@ -77,6 +78,10 @@ class PackedTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    @functools.cached_property
+    def _shares_beginnings(self) -> bool:
+        return self.model.config._attn_implementation == BY_SAMPLE and reads_shared_beginning(self.model)
+
     def _parts(self, batch: dict[str, Any]) -> Iterable[dict[str, Any]]:
         """Cut a packed batch as the device likes it: a CPU takes a row at a time, without what fills it up.
 
@@ -90,7 +95,8 @@ class PackedTrainer(Trainer):
             return [batch]  # some collators tell where samples begin in tensors of another shape
         # Several processes must call the model equally often, and may have unequally many rows.
         if on_cpu and self.accelerator.distributed_type == DistributedType.NO:
-            return _one_by_one(batch)
+            rows = _one_by_one(batch)
+            return map(_beginning_once, rows) if self._shares_beginnings else rows
         in_one_row = on_cpu or "flash" in self.model.config._attn_implementation
         return [_as_one_row(batch)] if in_one_row else [batch]
 
@@ -139,3 +145,20 @@ def _one_by_one(batch: dict[str, torch.Tensor]) -> Iterator[dict[str, torch.Tens
         labeled = (labels != IGNORE_INDEX).nonzero()
         if len(labeled):
             yield {name: values[i : i + 1, : int(labeled.max()) + 1] for name, values in batch.items()}
+
+
+def _beginning_once(row: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Keep what all samples of a packed row begin with, such as a system message, in the longest alone.
+
+    That comes first, and `attention_by_sample` lets the others read their beginning there. The beginning ends
+    before the token that predicts a first label.
+    """
+    lengths = sample_lengths(row["position_ids"][0])
+    columns = sorted(torch.arange(sum(lengths)).split(lengths), key=len, reverse=True)
+    first = torch.stack([own[: min(lengths)] for own in columns])
+    inputs = torch.stack([values[0, first] for name, values in row.items() if name != "labels"])
+    alike = (inputs == inputs[:, :1]).all(dim=0).all(dim=0)
+    unlabeled = (row["labels"][0, first] == IGNORE_INDEX).all(dim=0)
+    shared = int((alike[:-1] & unlabeled[1:]).long().cumprod(dim=0).sum())
+    kept = torch.cat([columns[0], *(own[shared:] for own in columns[1:])])
+    return {name: values[:, kept] for name, values in row.items()} | {"shared_beginning": shared}

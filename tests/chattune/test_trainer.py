@@ -3,6 +3,9 @@
 import copy
 import inspect
 import random
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from transformers import (
     DataCollatorWithFlattening,
     MambaConfig,
     MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     OPTConfig,
     OPTForCausalLM,
     PreTrainedModel,
@@ -31,6 +36,7 @@ from chattune.attention import (
     attending_by_sample,
     attention_by_sample,
     keeps_samples_apart,
+    reads_shared_beginning,
     sample_lengths,
 )
 from chattune.trainer import PackedTrainer, _as_one_row
@@ -92,6 +98,16 @@ def trainer_of(kind: type[Trainer], model: PreTrainedModel, folder: Path, **argu
     return kind(model, settings)
 
 
+@contextmanager
+def calls_of(model: PreTrainedModel) -> Iterator[list[dict[str, Any]]]:
+    """What a model is called with to learn or to be scored."""
+    calls = []
+    handle = model.register_forward_pre_hook(lambda *call: calls.append(call[2]), with_kwargs=True)
+    yield calls
+    handle.remove()
+    calls[:] = [call for call in calls if "logits_to_keep" in call]
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_scoring_labels_only_and_row_by_row_changes_nothing(
     tinyllama: tuple, batch: dict[str, torch.Tensor], tmp_path: Path, smoothing: float
@@ -103,16 +119,64 @@ def test_scoring_labels_only_and_row_by_row_changes_nothing(
     expected = reference.training_step(model, whole, count)
     expected_gradient = gradients(model)
     ours = trainer_of(PackedTrainer, model, tmp_path, label_smoothing_factor=smoothing)
-    calls = []
-    handle = model.register_forward_pre_hook(lambda *call: calls.append(call[2]), with_kwargs=True)
-    with attending_by_sample(model):
+    with attending_by_sample(model), calls_of(model) as calls:
         loss = ours.training_step(model, batch, count)
-    handle.remove()
     assert loss == pytest.approx(expected.item(), abs=1e-5)
     assert (gradients(model) - expected_gradient).abs().max() < 1e-5
     assert len(calls) == len(batch["input_ids"]) > 1
     assert sum(int(call["logits_to_keep"].sum()) for call in calls) == count
     model.eval()
+
+
+@pytest.fixture(scope="module")
+def windowed() -> PreTrainedModel:
+    """Mistral, of which a token reads itself and four before it."""
+    torch.manual_seed(0)
+    small = {"vocab_size": 431, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "sliding_window": 5}
+    return MistralForCausalLM(MistralConfig(**small, **heads, initializer_range=0.2)).eval()
+
+
+@pytest.mark.parametrize("kind", ["tinyllama", "gpt2", "windowed"])
+@settings(max_examples=25)
+@given(
+    examples=EXAMPLES,
+    beginning=st.lists(st.integers(5, 60), max_size=12),
+    max_length=st.integers(1, 120),
+    labeled=st.booleans(),
+)
+def test_what_samples_begin_with_is_computed_once_and_read_by_each(
+    request: pytest.FixtureRequest,
+    kind: str,
+    examples: list[dict],
+    beginning: list[int],
+    max_length: int,
+    labeled: bool,
+) -> None:
+    model = request.getfixturevalue(kind)
+    model = model[0] if kind == "tinyllama" else model
+    before = beginning if labeled else [IGNORE_INDEX] * len(beginning)
+    examples = [
+        {"input_ids": beginning + e["input_ids"], "labels": before + e["labels"]}
+        for e in without_first_label(examples)
+    ]
+    examples = without_first_label(examples)
+    batch = PackedCollator(PAD, max_length)(examples)
+    expected = summed(model, [PaddedCollator(PAD)([example]) for example in examples])
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = trainer_of(PackedTrainer, model, Path(folder))
+    model.eval()  # no dropout
+    count = (batch["labels"] != IGNORE_INDEX).sum()
+    with attending_by_sample(model), calls_of(model) as calls:
+        losses = [
+            trainer.compute_loss(model, part, num_items_in_batch=count) for part in trainer._parts(batch)
+        ]
+    sum(losses).backward()
+    assert sum(losses).item() == pytest.approx(expected[0], abs=1e-4)
+    assert (gradients(model) - expected[1]).abs().max() < 1e-3 * max(1.0, float(expected[1].abs().max()))
+    computed = sum(call["input_ids"].numel() for call in calls)
+    saved = 0 if labeled else (len(beginning) - 1) * (len(examples) - len(calls))
+    assert computed <= sum(len(e["input_ids"]) for e in examples) - saved
 
 
 def test_rows_laid_end_to_end_for_several_processes_stay_apart(tinyllama: tuple, batch: dict) -> None:
@@ -210,6 +274,7 @@ def test_a_model_that_lets_packed_samples_see_each_other_gets_them_padded(
     if "logits_to_keep" not in inspect.signature(packed.forward).parameters:
         pytest.skip("in transformers 4 it cannot leave out logits, and is refused")
     padded = copy.deepcopy(packed)
+    assert not reads_shared_beginning(packed)
     losses = fine_tune(packed, tokenizer, CHATS, **options)
     assert "they are padded" in capsys.readouterr().out
     assert losses == fine_tune(padded, tokenizer, CHATS, collator=PaddedCollator(PAD), **options)
@@ -222,6 +287,7 @@ def test_models_that_read_samples_off_the_positions_are_known(
 ) -> None:
     for model in (tinyllama[0].train(), gpt2):
         assert keeps_samples_apart(model)
+        assert reads_shared_beginning(model)
     assert tinyllama[0].training
     tinyllama[0].eval()
 
