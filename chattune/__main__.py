@@ -30,10 +30,15 @@ def main() -> None:
         _run(args, {k: v for k, v in vars(args).items() if v is not None and k not in OWN})
 
 
+def _is_first() -> bool:
+    """Tell if this is the only process, or the first of those that a launcher has started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def _one_process_speaking() -> Iterator[None]:
     """Let the first of several processes speak for all, and another only if it alone has failed."""
-    if os.environ.get("RANK", "0") == "0":
+    if _is_first():
         yield
         return
     try:
@@ -104,7 +109,7 @@ def _run(args: argparse.Namespace, settings: dict) -> None:
     settings |= {"bf16": half == torch.bfloat16, "fp16": half == torch.float16}
     settings["save_strategy"] = "no" if args.save_steps is None else "steps"
     losses = fine_tune(model, tokenizer, chats, args.output, **settings)
-    if int(os.environ.get("RANK", 0)) == 0:
+    if _is_first():
         saved = args.output
         if args.lora is not None:
             with runs.merging(output) as merged:
