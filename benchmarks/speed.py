@@ -53,6 +53,9 @@ NEW_TOKENS = 48
 OURS, OURS_BF16, PADDED = "chattune", "chattune, bfloat16", "Trainer, padded"
 TRL, TRL_FREE, TRL_BFD = "SFTTrainer, default", "SFTTrainer, padding-free", "SFTTrainer, bfd packing"
 DATA = ("skewed", "shipped")
+HOUSE = """You are the assistant of a small hotel by the sea. Be brief and friendly. Promise nothing that the
+house has not. If somebody asks for a room, ask for the days and for the number of guests. Prices are in
+euros, breakfast is from seven to ten. Answer in one sentence.""".replace("\n", " ")
 CONTENDERS = [OURS, PADDED, TRL, TRL_FREE, TRL_BFD]
 
 
@@ -68,7 +71,7 @@ def main() -> None:
         run = {"train": train, "generate": generate, "work": work, "growth": growth}[args.run[0]]
         print(json.dumps(run(*args.run[1:])))
     elif args.profile:
-        print(f"{profile()}\n{products_line()}")
+        print("\n".join([profile(), products_line(), *beginnings_lines()]))
     elif args.growth:
         print("\n".join(growth_table()))
     else:
@@ -325,7 +328,7 @@ def generate() -> dict[str, Any]:
 
 def work() -> dict[str, float]:
     """Count the floating-point operations of a step of ours, and time it beside a large matrix product."""
-    step = one_step()
+    step = one_step(chats_of("skewed", ROWS_A_STEP))
     step()
     with FlopCounterMode(display=False) as counter:
         step()
@@ -337,15 +340,14 @@ def work() -> dict[str, float]:
     return {"gflops": counter.get_total_flops() / min(seconds) / 1e9, "peak": peak()}
 
 
-def one_step() -> Callable[[], None]:
-    """Return what computes loss and gradients of eight rows of skewed lengths, as `fine_tune` does."""
+def one_step(chats: list[dict[str, Any]], shares_beginnings: bool = True) -> Callable[[], None]:
+    """Return what computes loss and gradients of these chats, as `fine_tune` does."""
     model, tokenizer = models.load("smollm2", device="cpu", dtype=torch.float32)
-    batch = PackedCollator(tokenizer.pad_token_id)(
-        prepare(tokenizer, chats_of("skewed")[:ROWS_A_STEP]).to_list()
-    )
+    batch = PackedCollator(tokenizer.pad_token_id)(prepare(tokenizer, chats).to_list())
     count = (batch["labels"] != IGNORE_INDEX).sum()
     with tempfile.TemporaryDirectory() as folder:
         trainer = PackedTrainer(model, TrainingArguments(folder, use_cpu=True, report_to="none"))
+    trainer._shares_beginnings = shares_beginnings
 
     def step() -> None:
         with attending_by_sample(model):
@@ -430,7 +432,7 @@ class Products(TorchDispatchMode):
 
 def products_line() -> str:
     """Time a step beside its own matrix products alone, in the same shapes: the best of five, in turn."""
-    step = one_step()
+    step = one_step(chats_of("skewed", ROWS_A_STEP))
     step()
     with Products() as products:
         step()
@@ -454,9 +456,28 @@ def products_line() -> str:
     )
 
 
+def beginnings_lines() -> list[str]:
+    """Time a step whose rows' beginning is computed once, and for each chat: the best of three, in turn."""
+    lines = []
+    for data in DATA:
+        chats = chats_of(data, ROWS_A_STEP)
+        long = [{"messages": [{"role": "system", "content": HOUSE}, *chat["messages"][1:]]} for chat in chats]
+        for name, rows in ((data, chats), (f"{data}, a long system message", long)):
+            steps = {shares: one_step(rows, shares) for shares in (True, False)}
+            seconds: dict[bool, list[float]] = {True: [], False: []}
+            for _ in range(4):  # the first is slow
+                for shares, step in steps.items():
+                    begin = time.process_time()
+                    step()
+                    seconds[shares].append(time.process_time() - begin)
+            once, each = min(seconds[True][1:]), min(seconds[False][1:])
+            lines.append(f"{name}: {once:.2f} CPU seconds once, {each:.2f} for each: {once / each:.2f} of it")
+    return lines
+
+
 def profile() -> str:
     """Tell which operations of PyTorch a step of ours spends its time in."""
-    step = one_step()
+    step = one_step(chats_of("skewed", ROWS_A_STEP))
     step()
     with torch.profiler.profile() as profiler:
         step()
