@@ -79,8 +79,8 @@ class PackedTrainer(Trainer):
         return metrics
 
     @functools.cached_property
-    def _shares_beginnings(self) -> bool:
-        return self.model.config._attn_implementation == BY_SAMPLE and reads_shared_beginning(self.model)
+    def _reads_shared_beginning(self) -> bool:
+        return reads_shared_beginning(self.model)
 
     def _parts(self, batch: dict[str, Any]) -> Iterable[dict[str, Any]]:
         """Cut a packed batch as the device likes it: a CPU takes a row at a time, without what fills it up.
@@ -95,8 +95,8 @@ class PackedTrainer(Trainer):
             return [batch]  # some collators tell where samples begin in tensors of another shape
         # Several processes must call the model equally often, and may have unequally many rows.
         if on_cpu and self.accelerator.distributed_type == DistributedType.NO:
-            rows = _one_by_one(batch)
-            return map(_beginning_once, rows) if self._shares_beginnings else rows
+            rows, by_sample = _one_by_one(batch), self.model.config._attn_implementation == BY_SAMPLE
+            return map(_beginning_once, rows) if by_sample and self._reads_shared_beginning else rows
         in_one_row = on_cpu or "flash" in self.model.config._attn_implementation
         return [_as_one_row(batch)] if in_one_row else [batch]
 

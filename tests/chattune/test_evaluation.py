@@ -78,6 +78,7 @@ def test_it_hangs_neither_on_batches_nor_on_the_collator(
     with attending_by_sample(trainer.model):
         found = trainer.evaluate()
         other = trainer.evaluate(trainer.eval_dataset.select([0]), metric_key_prefix="first")
+    assert trainer.evaluate() == pytest.approx(found, abs=1e-5)  # attending as usual
     assert {name: found[name] for name in one_by_one} == pytest.approx(one_by_one, abs=1e-5)
     assert other["first_loss"] != pytest.approx(found["eval_loss"], abs=1e-3)
 
