@@ -18,6 +18,8 @@ from transformers import (
     BloomConfig,
     BloomForCausalLM,
     DataCollatorWithFlattening,
+    Lfm2Config,
+    Lfm2ForCausalLM,
     MambaConfig,
     MambaForCausalLM,
     MistralConfig,
@@ -261,6 +263,17 @@ OTHERS = {
     ),
     "Bloom": lambda: BloomForCausalLM(BloomConfig(vocab_size=431, hidden_size=32, n_layer=2, n_head=4)),
     "Mamba": lambda: MambaForCausalLM(MambaConfig(**SMALL, state_size=4)),
+    # Its convolution sees one token back, into the sample before; and its token 0 is a pad, embedded as 0.
+    "Lfm2": lambda: Lfm2ForCausalLM(
+        Lfm2Config(
+            **SMALL,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            conv_L_cache=2,
+            initializer_range=0.2,
+            layer_types=["conv", "full_attention"],
+        )
+    ),
 }
 
 
