@@ -150,8 +150,8 @@ def _one_by_one(batch: dict[str, torch.Tensor]) -> Iterator[dict[str, torch.Tens
 def _beginning_once(row: dict[str, torch.Tensor]) -> dict[str, Any]:
     """Keep what all samples of a packed row begin with, such as a system message, in the longest alone.
 
-    That comes first, and `attention_by_sample` lets the others read their beginning there. The beginning ends
-    before the token that predicts a first label.
+    That comes first, and `attention_by_sample` lets the others read their beginning there. The beginning has
+    no label, and ends before the token that predicts a first one. A row without one stays as it is.
     """
     lengths = sample_lengths(row["position_ids"][0])
     columns = sorted(torch.arange(sum(lengths)).split(lengths), key=len, reverse=True)
@@ -159,6 +159,8 @@ def _beginning_once(row: dict[str, torch.Tensor]) -> dict[str, Any]:
     inputs = torch.stack([values[0, first] for name, values in row.items() if name != "labels"])
     alike = (inputs == inputs[:, :1]).all(dim=0).all(dim=0)
     unlabeled = (row["labels"][0, first] == IGNORE_INDEX).all(dim=0)
-    shared = int((alike[:-1] & unlabeled[1:]).long().cumprod(dim=0).sum())
+    shared = int((alike[:-1] & unlabeled[:-1] & unlabeled[1:]).long().cumprod(dim=0).sum())
+    if not shared:
+        return row
     kept = torch.cat([columns[0], *(own[shared:] for own in columns[1:])])
     return {name: values[:, kept] for name, values in row.items()} | {"shared_beginning": shared}

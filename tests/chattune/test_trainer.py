@@ -130,6 +130,25 @@ def test_scoring_labels_only_and_row_by_row_changes_nothing(
     model.eval()
 
 
+@pytest.mark.parametrize("beginning", [0, 6])
+def test_a_first_label_that_a_collator_forgets_to_ignore_is_learned_as_by_the_trainer(
+    tinyllama: tuple, tmp_path: Path, beginning: int
+) -> None:
+    model, _ = tinyllama
+    samples = [[*range(10, 10 + beginning), *range(n, 2 * n)] for n in (5, 20, 9)]
+    labels = [[IGNORE_INDEX] * (beginning + 1) + ids[beginning + 1 :] for ids in samples]
+    batch = PackedCollator(PAD)([{"input_ids": i, "labels": t} for i, t in zip(samples, labels)])
+    batch["labels"] = torch.where(batch["position_ids"] == 0, batch["input_ids"], batch["labels"])
+    count = (batch["labels"] != IGNORE_INDEX).sum()
+    reference = trainer_of(Trainer, model, tmp_path)
+    expected = reference.training_step(model, dict(batch, use_cache=False), count).item(), gradients(model)
+    with attending_by_sample(model):
+        loss = trainer_of(PackedTrainer, model, tmp_path).training_step(model, batch, count)
+    assert loss == pytest.approx(expected[0], abs=1e-5)
+    assert (gradients(model) - expected[1]).abs().max() < 1e-5
+    model.eval()
+
+
 @pytest.fixture(scope="module")
 def windowed() -> PreTrainedModel:
     """Mistral, of which a token reads itself and four before it."""
