@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from training_data import CHATS, EXAMPLES, PAD
 from transformers import (
@@ -74,7 +74,7 @@ def test_loss_and_gradients_packed_padded_and_one_by_one(
     model = request.getfixturevalue(kind)
     model = model[0] if kind == "tinyllama" else model
     examples = without_first_label(examples)
-    loss, gradient = summed(model, [PaddedCollator(PAD)([example]) for example in examples])
+    loss, gradient = summed(model, [PaddedCollator(PAD)([e]) for e in examples])
     padded = summed(model, [PaddedCollator(PAD)(examples)])
     packed = summed(model, [PackedCollator(PAD, max_length)(examples)])
     with attending_by_sample(model):
@@ -166,6 +166,12 @@ def windowed() -> PreTrainedModel:
     max_length=st.integers(1, 120),
     labeled=st.booleans(),
 )
+@example(
+    examples=[{"input_ids": [n, 5, PAD], "labels": [IGNORE_INDEX, 5, PAD]} for n in (6, 7, 8)],
+    beginning=[7, 8, 9, 10, 11, 12, 13],
+    max_length=120,
+    labeled=False,
+)
 def test_what_samples_begin_with_is_computed_once_and_read_by_each(
     request: pytest.FixtureRequest,
     kind: str,
@@ -183,7 +189,7 @@ def test_what_samples_begin_with_is_computed_once_and_read_by_each(
     ]
     examples = without_first_label(examples)
     batch = PackedCollator(PAD, max_length)(examples)
-    expected = summed(model, [PaddedCollator(PAD)([example]) for example in examples])
+    expected = summed(model, [PaddedCollator(PAD)([e]) for e in examples])
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_of(PackedTrainer, model, Path(folder))
     model.eval()  # no dropout
@@ -196,7 +202,9 @@ def test_what_samples_begin_with_is_computed_once_and_read_by_each(
     assert sum(losses).item() == pytest.approx(expected[0], abs=1e-4)
     assert (gradients(model) - expected[1]).abs().max() < 1e-3 * max(1.0, float(expected[1].abs().max()))
     computed = sum(call["input_ids"].numel() for call in calls)
-    saved = 0 if labeled else (len(beginning) - 1) * (len(examples) - len(calls))
+    reads = reads_shared_beginning(model)
+    assert reads or kind == "gpt2"  # in transformers 4 its attention does not get what tells of the beginning
+    saved = (len(beginning) - 1) * (len(examples) - len(calls)) if reads and not labeled else 0
     assert computed <= sum(len(e["input_ids"]) for e in examples) - saved
 
 
@@ -319,7 +327,7 @@ def test_models_that_read_samples_off_the_positions_are_known(
 ) -> None:
     for model in (tinyllama[0].train(), gpt2):
         assert keeps_samples_apart(model)
-        assert reads_shared_beginning(model)
+    assert reads_shared_beginning(tinyllama[0])
     assert tinyllama[0].training
     tinyllama[0].eval()
 
