@@ -18,7 +18,7 @@ BY_SAMPLE = "sdpa_by_sample"  # the name under which transformers finds the func
 
 
 def sample_lengths(position_ids: torch.Tensor) -> list[int]:
-    """Read the samples' lengths in a packed row off its positions, ``(seq,)``, which start anew for each.
+    """Read the samples' lengths in a packed row off positions, ``(seq,)``: one ends where they do not go on.
 
     >>> sample_lengths(torch.tensor([0, 1, 2, 0, 1]))
     [3, 2]
