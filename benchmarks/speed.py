@@ -347,7 +347,7 @@ def one_step(chats: list[dict[str, Any]], shares_beginnings: bool = True) -> Cal
     count = (batch["labels"] != IGNORE_INDEX).sum()
     with tempfile.TemporaryDirectory() as folder:
         trainer = PackedTrainer(model, TrainingArguments(folder, use_cpu=True, report_to="none"))
-    trainer._shares_beginnings = shares_beginnings
+    trainer._reads_shared_beginning = shares_beginnings
 
     def step() -> None:
         with attending_by_sample(model):
