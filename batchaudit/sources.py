@@ -4,6 +4,8 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
+from functools import partial
+from inspect import getclosurevars, isfunction
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -85,8 +87,9 @@ def rectangles(batch: Any) -> Iterator[Any]:
     if not isinstance(batch, Mapping) or "chosen_input_ids" not in batch or "input_ids" in batch:
         yield batch
         return
-    for side in ("chosen_", "rejected_"):
-        yield {name.removeprefix(side): value for name, value in batch.items() if name.startswith(side)}
+    for side in ("chosen_", "rejected_", "reject_"):
+        if f"{side}input_ids" in batch:
+            yield {name.removeprefix(side): value for name, value in batch.items() if name.startswith(side)}
 
 
 def check_arguments(tokenizer: Any, model: Any) -> None:
@@ -123,12 +126,23 @@ def check_arguments(tokenizer: Any, model: Any) -> None:
 
 
 def tokenizer_of(trainer: "Trainer") -> PreTrainedTokenizerBase | None:
-    """Return a Trainer's tokenizer, also out of a processor of text and images, else its collator's."""
+    """Return a Trainer's tokenizer, also out of a processor of text and images, else its collator's.
+
+    A collator that is a function names it, or was given it by `functools.partial`; of several, none is right.
+    """
     for holder in (trainer.processing_class, trainer.data_collator):
         found = getattr(holder, "tokenizer", holder)
         if isinstance(found, PreTrainedTokenizerBase):
             return found
-    return None
+    collator, held = trainer.data_collator, []
+    while isinstance(collator, partial):
+        held += [*collator.args, *collator.keywords.values()]
+        collator = collator.func
+    if isfunction(collator):
+        names = getclosurevars(collator)
+        held += [*names.nonlocals.values(), *names.globals.values()]
+    found = {id(one): one for one in held if isinstance(one, PreTrainedTokenizerBase)}
+    return next(iter(found.values())) if len(found) == 1 else None
 
 
 def splits_its_model(trainer: "Trainer") -> bool:

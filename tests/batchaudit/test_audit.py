@@ -4,6 +4,7 @@ import copy
 import html
 import random
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -482,16 +483,44 @@ def test_a_trainer_of_preferences_is_asked_with_its_own_batch(tinyllama_folder: 
     assert "that it sees no later token" in report.checked
 
 
+def _takes_a_tokenizer(rows: list, tokenizer: Any, other: Any = None) -> Any:
+    return DataCollatorForLanguageModeling(tokenizer, mlm=False)(rows)
+
+
+COLLATORS: dict[str, tuple[Callable[[Any], Any], list[str]]] = {
+    "an attribute": (
+        lambda tokenizer: DataCollatorForLanguageModeling(tokenizer, mlm=False),
+        ["labels.prompt", "labels.end_of_turn"],
+    ),
+    "a closure": (
+        lambda tokenizer: lambda rows: _takes_a_tokenizer(rows, tokenizer),
+        ["labels.prompt", "labels.end_of_turn"],
+    ),
+    "partial": (
+        lambda tokenizer: partial(_takes_a_tokenizer, tokenizer=tokenizer),
+        ["labels.prompt", "labels.end_of_turn"],
+    ),
+    "one of two": (
+        lambda tokenizer: partial(_takes_a_tokenizer, tokenizer=tokenizer, other=copy.deepcopy(tokenizer)),
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COLLATORS)
 def test_a_collator_brings_the_tokenizer_that_its_trainer_lacks(
-    tinyllama_folder: Path, tmp_path: Path
+    tinyllama_folder: Path, tmp_path: Path, name: str
 ) -> None:
     model, tokenizer = models.load(tinyllama_folder)
     rows = [{"input_ids": example["input_ids"]} for example in pipelines.examples_of(tokenizer, WORDY)]
+    collator, found = COLLATORS[name]
     trainer = Trainer(
         model, TrainingArguments(str(tmp_path), use_cpu=True, report_to="none"), train_dataset=rows,
-        data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
+        data_collator=collator(tokenizer),
     )  # fmt: skip
-    assert audit(trainer).codes == ["labels.prompt", "labels.end_of_turn"]
+    report = audit(trainer)
+    assert report.codes == found
+    assert any("there is no tokenizer" in why for why in report.not_checked.values()) == (not found)
 
 
 class Printer(BaseStreamer):

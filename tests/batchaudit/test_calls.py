@@ -81,10 +81,11 @@ def test_texts_beside_the_ids_are_left_alone() -> None:
     assert audit({"input_ids": IDS, "source": np.array(["a"]), "names": ["b"]}).ok
 
 
-def test_preferences_are_two_batches(tinyllama: tuple) -> None:
+@pytest.mark.parametrize("other", ["rejected_", "reject_"])
+def test_preferences_are_two_batches(tinyllama: tuple, other: str) -> None:
     world = World("tinyllama", *tinyllama)
     batch = world.padded()
-    pair = {f"chosen_{k}": v for k, v in batch.items()} | {f"rejected_{k}": v for k, v in batch.items()}
+    pair = {f"chosen_{k}": v for k, v in batch.items()} | {f"{other}{k}": v for k, v in batch.items()}
     report = audit(pair, tokenizer=world.tokenizer)
     assert report.ok
     assert len(report.batches) == 2
