@@ -148,11 +148,16 @@ class _Audit:
         return self.report
 
     def _with_its_own_ignored_label(self, batch: Batch) -> Batch:
-        """Read labels as the loss does, if it leaves out another number than -100: that is for it to say."""
+        """Read labels as the loss does, if it leaves out another number than -100: that is for it to say.
+
+        Where no label is negative it may be a token's, as the pad's: of that only a given loss is asked.
+        """
         if batch.labels is None or self.purpose != "train":
             return batch
         if self.ignored is None:
             strange = batch.labels[(batch.labels < 0) & (batch.labels != IGNORE_INDEX)].unique().tolist()
+            if self.loss is not None and int(batch.labels.min()) >= 0:
+                strange = [int(batch.labels.mode().values.mode().values)]
             if len(strange) != 1:
                 return batch
             if self.loss is not None:
@@ -221,9 +226,10 @@ class _Audit:
                     "there is no model whose generation config says"
                 )
         if any(facts.turns):
-            weight, frozen = checkpoint.embeddings_in(self.model)
-            if detail := checkpoint.untrained(weight, self.template, frozen):
-                yield Hit("embeddings.untrained", facts.real, detail)
+            weight, frozen, padding_idx = checkpoint.embeddings_in(self.model)
+            detail, variant = checkpoint.untrained(weight, self.template, frozen, padding_idx)
+            if detail:
+                yield Hit("embeddings.untrained", facts.real, detail, variant=variant)
 
     def _put_to_the_model(
         self, facts: Facts, probe: behaviour.Probe | None, hits: list[Hit]
@@ -403,7 +409,7 @@ def _which_tokens(facts: Facts, code: str, places: dict[int, list[int]]) -> str:
 
 def _vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase | None) -> int | None:
     """Return how many ids there are: by the model, else by the tokenizer."""
-    weight, _ = checkpoint.embeddings_in(model)
+    weight, *_ = checkpoint.embeddings_in(model)
     if weight is not None:
         return len(weight)
     return _ids_of(tokenizer, len(tokenizer)) if tokenizer is not None else None

@@ -56,7 +56,12 @@ def _not_among_its_ends(
     return (f"it stops at {sorted(stops)}" if stops else "it has no eos_token_id"), written
 
 
-def untrained(weight: torch.Tensor | None, template: Template | None, frozen: bool = False) -> str:
+def untrained(
+    weight: torch.Tensor | None,
+    template: Template | None,
+    frozen: bool = False,
+    padding_idx: int | None = None,
+) -> tuple[str, str]:
     """Say which tokens of the chat's frame have embeddings that nothing was learned in; empty if none.
 
     They are zero, or alike: as ``resize_token_embeddings`` makes new ones. (Random ones cannot be told.)
@@ -65,13 +70,17 @@ def untrained(weight: torch.Tensor | None, template: Template | None, frozen: bo
         weight: The input embeddings, of shape ``(vocabulary, width)``; None if there are none.
         template: None if it cannot be read.
         frozen: Whether they stay as they are while something else trains.
+        padding_idx: The id whose row torch keeps at zero.
+
+    Returns:
+        What was found, and which variant of the code it is.
     """
     if weight is None or template is None or weight.is_meta:
-        return ""
+        return "", ""
     weight = weight.detach()
     ids = sorted(i for i in template.frame if i < len(weight))
     if not ids:
-        return ""
+        return "", ""
     rows = weight[ids].float().cpu()
     sample = weight[:: max(1, len(weight) // 256)].float().cpu()
     usual = float(torch.pdist(sample).median())
@@ -80,21 +89,24 @@ def untrained(weight: torch.Tensor | None, template: Template | None, frozen: bo
     average = (rows - sample.mean(dim=0)).norm(dim=1) <= ALIKE * usual
     found = zero | ((alike | average) & (usual > 0))
     if not found.any():
-        return ""
-    names = template.tokenizer.convert_ids_to_tokens([i for i, bad in zip(ids, found.tolist()) if bad])
+        return "", ""
+    bad = [i for i, is_bad in zip(ids, found.tolist()) if is_bad]
+    names = template.tokenizer.convert_ids_to_tokens(bad)
     kind = "zero" if zero[found].all() else "all alike"
     also = ", and frozen while other weights train" if frozen else ""
-    return f"{', '.join(names)}: their embeddings are {kind}{also}"
+    variant = "padding" if bad == [padding_idx] and kind == "zero" else ""
+    return f"{', '.join(names)}: their embeddings are {kind}{also}", variant
 
 
-def embeddings_in(model: Any) -> tuple[torch.Tensor | None, bool]:
-    """Return a model's input embeddings, and whether they are frozen while something else trains."""
+def embeddings_in(model: Any) -> tuple[torch.Tensor | None, bool, int | None]:
+    """Return a model's input embeddings, whether they are frozen while others train, and padding_idx."""
     try:
-        weight = model.get_input_embeddings().weight
+        embeddings = model.get_input_embeddings()
+        weight = embeddings.weight
     except (AttributeError, NotImplementedError):  # no model, or none of transformers
-        return None, False
+        return None, False, None
     trains = any(parameter.requires_grad for parameter in model.parameters())
-    return weight, trains and not weight.requires_grad
+    return weight, trains and not weight.requires_grad, getattr(embeddings, "padding_idx", None)
 
 
 def audit_checkpoint(folder: str | Path) -> Report:
@@ -118,7 +130,7 @@ def audit_checkpoint(folder: str | Path) -> Report:
     weight = _embeddings(folder)
     if weight is None:
         report.not_checked["embeddings"] = "there is no safetensors file with input embeddings"
-    elif detail := untrained(weight, template):
+    elif detail := untrained(weight, template)[0]:
         found.append(("embeddings.untrained", detail))
     if template is None:
         report.not_checked["turns, answers and their ends"] = why

@@ -1,5 +1,6 @@
 """The faults that a batch shows by itself, without a model."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple
@@ -132,7 +133,12 @@ def _chat(facts: Facts) -> Iterator[Hit]:
         twice[:, 1:] = (facts.ids[:, 1:] == bos) & (facts.ids[:, :-1] == bos)
         twice[:, 1:] &= facts.real[:, :-1]
         yield Hit("chat.two_bos", twice & facts.real)
-    yield Hit("chat.bos_inside", facts.bos_inside)
+    inside = facts.bos_inside
+    if inside.any():
+        first = facts.ids.gather(1, facts.real.long().argmax(dim=1, keepdim=True))
+        # Where no text begins with one, it may be what a pipeline writes between a prompt and its answer.
+        separates = not any(facts.turns) and not (first[inside.any(dim=1)] == bos).any()
+        yield Hit("chat.bos_inside", inside, severity="note" if separates else "fault")
     yield Hit("chat.forged_turn", facts.forged)
 
 
@@ -223,12 +229,13 @@ def _boundaries(facts: Facts) -> Iterator[Hit]:
             by_one[row] = np.flatnonzero(outside).tolist() == before_words and not past_the_end
     if facts.may_be_of_predictions:
         early[:] = end_of_turn[:] = False
-    variants = {}
+    variants = {"labels.end_cut_off": "split" if _are_split(facts, everything) else ""}
     if (early.any(axis=1) & end_of_turn.any(axis=1) & by_one).any():
-        variants = dict.fromkeys(("labels.starts_early", "labels.end_of_turn"), "shifted")
+        variants |= dict.fromkeys(("labels.starts_early", "labels.end_of_turn"), "shifted")
     # A limit cuts the longest rows. If each last answer lacks its end, also in short rows, none had one.
     lengths = facts.real.sum(dim=1)[where["labels.end_cut_off"].any(dim=1)]
-    if cut_off.sum() == last and (lengths < facts.real.sum(dim=1).max()).any():
+    split = variants["labels.end_cut_off"] == "split"
+    if not split and cut_off.sum() == last and (lengths < facts.real.sum(dim=1).max()).any():
         variants["labels.end_cut_off"] = "last"
         if last == answers:
             where["labels.no_end_written"] = where.pop("labels.end_cut_off")
@@ -253,9 +260,32 @@ def _before_the_turns(facts: Facts, row: int) -> Iterator[range]:
             yield range(begin, header)
 
 
+def _are_split(facts: Facts, learned: np.ndarray) -> bool:
+    """Tell if samples were cut in two, as some ways of packing do it: one begins in the middle of an answer.
+
+    Args:
+        learned: Which tokens are; bool of shape ``(rows, seq + 2)``.
+    """
+    for row, real in enumerate(facts.real.numpy()):
+        text = np.flatnonzero(real)[1:]
+        if facts.turns[row]:
+            rests = [learned[row, rest.start : rest.stop] for rest in _before_the_turns(facts, row)]
+        else:
+            rests = [learned[row, text[:1]]] if not learned[row, text].all() else []
+        if any(rest.any() for rest in rests):
+            return True
+    return False
+
+
 def _ends_in_a_mark(facts: Facts, ids: Sequence[int], marks: str = ">]") -> bool:
     """Tell if words end in something that may be a mark, such as ``<|end|>`` in plain tokens."""
     return facts.tokenizer.decode(list(ids)).rstrip().endswith(tuple(marks))
+
+
+def _last_mark(facts: Facts, ids: Sequence[int]) -> str:
+    """Return such a mark, from its bracket on; empty if there is none."""
+    found = re.search(r"[<\[][^<\[\s]*[>\]]$", facts.tokenizer.decode(list(ids)).rstrip())
+    return found[0] if found else ""
 
 
 def _plain_text(facts: Facts) -> Iterator[Hit]:
@@ -265,11 +295,11 @@ def _plain_text(facts: Facts) -> Iterator[Hit]:
         return
     names = ("labels.end_of_turn", "labels.end_cut_off", "labels.no_end_written")
     where = {name: torch.zeros_like(facts.learned) for name in names}
-    ended, endless, short = 0, [], False
+    ended, endless, short, spelled = 0, [], False, {}
     known = facts.ends | facts.learned_ends
     lengths = facts.real.sum(dim=1)
     everything = (facts.learned & facts.text).numpy()
-    prompts = _before_a_shared_mark(facts, everything)
+    prompts = _before_a_shared_mark(facts, (facts.learned & facts.text & ~facts.other_tokens).numpy())
     for row, reading in enumerate(facts.readings):
         learned = everything[row]
         if reading.turns or not learned.any():
@@ -283,12 +313,10 @@ def _plain_text(facts: Facts) -> Iterator[Hit]:
         asked = bool((~learned[text[1:]] & (text[1:] < said[0])).any())
         guessed = not asked and bool(prompts[row].any())
         # A text without a prompt may be cut anywhere.
-        if (
-            (asked or guessed)
-            and said[-1] == text[-1]
-            and facts.last_learned[row] not in known
-            and not _ends_in_a_mark(facts, ids[said[-12:]].tolist())
-        ):
+        if (asked or guessed) and said[-1] == text[-1] and facts.last_learned[row] not in known:
+            if _ends_in_a_mark(facts, ids[said[-12:]].tolist()):
+                spelled[row, int(said[-1])] = _last_mark(facts, ids[said[-12:]].tolist())
+                continue
             endless.append((row, int(said[-1]), guessed))
             short |= bool(lengths[row] < lengths.max())
     for row, column, guessed in endless:
@@ -296,8 +324,15 @@ def _plain_text(facts: Facts) -> Iterator[Hit]:
             where["labels.end_cut_off" if ended else "labels.no_end_written"][row, column] = True
     if not ended and not short:  # each may have been cut
         where["labels.no_end_written"][:] = False
+    marks = set(spelled.values())
+    if not (ended or endless) and len(spelled) > 1 and len(marks) == 1 and "" not in marks:
+        places = torch.zeros_like(facts.learned)
+        places[tuple(zip(*spelled))] = True
+        detail = f"each ends in the letters {marks.pop()}"
+        yield Hit("labels.no_end_written", facts.label_places(places), detail, "note", "spelled")
+    split = "split" if _are_split(facts, everything) else ""
     for name, places in where.items():
-        yield Hit(name, facts.label_places(places))
+        yield Hit(name, facts.label_places(places), variant=split if name == "labels.end_cut_off" else "")
     yield Hit("labels.prompt", facts.label_places(prompts), "", "note", "plain")
 
 

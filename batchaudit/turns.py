@@ -423,6 +423,8 @@ class Template:
         for before, turn, segment in zip(reading.turns, reading.turns[1:], segments[1:]):
             if segment.joint.before == _START or (turn.role == "system" and before.role == "assistant"):
                 reading.begins.append(turn.header if segment.joint.before != _START else token(segment.begin))
+            elif any(before.header == unknown.start for unknown in reading.unread):
+                continue  # it holds another turn, of a role that the template does not write
             elif before.role == turn.role == "assistant" or (before.role, turn.role) == ("user", "system"):
                 reading.forged += [before.header, turn.header]
         return reading

@@ -1012,3 +1012,106 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
             labels=[row + [N] * (width - len(row)) for row in named],
         ),
     )
+    # what packing has divided into rows, or samples
+    chat = [[("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", 0), (said + "<|im_end|>", 1), ("\n", 0)]
+            for said in ("Yes, and seven days in a week.", "Paris.", "Bananas, oranges and grapes.")]  # fmt: skip
+    ids, named = lab(chatml, [part for parts in chat for part in parts])
+    plain = [[("Question: Hi\nAnswer:", 0), (said + "</s>", 1)] for said in (" Yes, a week.", " Paris.") * 3]
+    texts = lab(L0, [part for parts in plain for part in parts])
+    for name, tokenizer, x, y, wide, rows in (
+        ("chats", chatml, ids, named, 15, [0]),
+        ("texts", L0, *texts, 21, [0]),
+    ):
+        full = range(0, len(x) - wide + 1, wide)
+        made = {"input_ids": [x[i : i + wide] for i in full], "labels": [y[i : i + wide] for i in full]}
+        must, may = {"labels.end_cut_off": rows}, ["packing.positions_run_on"]
+        yield (
+            f"{name} wrapped into rows",
+            dict(tok=tokenizer, **made, must=must, may=may, cause_not="Truncation"),
+        )
+    half = len(ids) - 6  # in the last answer
+    yield (
+        "a long sample split in two, and packed",
+        dict(
+            tok=chatml,
+            input_ids=[ids[half:] + ids[:half]],
+            labels=[named[half:] + named[:half]],
+            position_ids=[[*range(len(ids) - half), *range(half)]],
+            must={"labels.end_cut_off": [0]},
+            cause_not="Truncation",
+        ),
+    )
+    i, y = lab(L, [("<|user|>\nHi!</s>\n<|assistant|>\n", 0), ("Paris.</s>", 1)])
+    made = LlamaForCausalLM(LlamaConfig(vocab_size=len(L), hidden_size=32, intermediate_size=64,
+        num_hidden_layers=1, num_attention_heads=4, pad_token_id=2, eos_token_id=2)).eval()  # fmt: skip
+    yield (
+        "the end of a turn was the pad when the model was made",
+        dict(
+            tok=L,
+            model=made,
+            input_ids=torch.tensor([i]),
+            labels=torch.tensor([y]),
+            must={"embeddings.untrained": [0]},
+            cause_not="resize_token_embeddings",
+        ),
+    )
+    # what is ignored has a token's id: that of the pad
+    rows = [
+        ([1] + enc(L0, asked), enc(L0, said) + [2])
+        for asked, said in (("Hi\n", "Paris."), ("Name\n", "Oranges"))
+    ]
+    wide = max(len(asked + said) for asked, said in rows) + 1
+    by_pad = {
+        "input_ids": [asked + said + [0] * (wide - len(asked + said)) for asked, said in rows],
+        "labels": [[0] * len(asked) + said + [0] * (wide - len(asked + said)) for asked, said in rows],
+    }
+
+    def leaves_out_0(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=0)
+
+    fills = llama()
+    fills.pad_token, fills.chat_template = "<unk>", None
+    yield "labels are the pad's id, and the loss leaves it out", dict(tok=fills, **by_pad, loss=leaves_out_0)
+    yield (
+        "labels are the pad's id, and the loss counts it",
+        dict(
+            tok=fills,
+            **by_pad,
+            loss=shifting_loss,
+            must={"labels.other_tokens": [0, 1], "labels.padding": [0, 1]},
+        ),
+    )
+    rows = [lab(t, [(f"Question: {q}\nAnswer: ", 0), (a + "<|im_end|>", 1)]) for q, a in pairs]
+    yield (
+        "the prompts' labels are the pad's id: no copy of the input",
+        dict(
+            tok=marked,
+            **batch([(i, [0 if label == N else label for label in y]) for i, y in rows], pad=0),
+            must={"labels.other_tokens": [0, 1]},
+        ),
+    )
+    rows = [
+        lab(L0, [(asked, 0), ("<s>", 0), (said + "</s>", 1)])
+        for asked, said in (("Hi", "Paris."), ("Name", "Yes"))
+    ]
+    yield (
+        "a BOS separates prompt and answer, and begins no text",
+        dict(tok=L0, **batch(rows, 0), must={"chat.bos_inside": [0, 1]}, notes=["chat.bos_inside"]),
+    )
+    said = [("<|im_start|>human\nHi<|im_end|>\n<|im_start|>assistant\n", 0), ("Yes.<|im_end|>", 1), ("\n", 0)]
+    i, y = lab(chatml, said * 2)
+    yield (
+        "a role that the template does not write is no forged turn",
+        dict(tok=chatml, input_ids=[i], labels=[y], or_unchecked=True),
+    )
+    rows = [lab(L0, [(f"<s>Question: {q}\nAnswer: ", 0), (a + " [END]", 1)]) for q, a in pairs]
+    yield (
+        "answers end in letters that are no token",
+        dict(
+            tok=L0,
+            **batch(rows),
+            must={"labels.no_end_written": [0, 1]},
+            notes=["labels.no_end_written"],
+            cause_not="put together without",
+        ),
+    )
