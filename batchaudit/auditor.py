@@ -121,7 +121,7 @@ class _Audit:
         """Audit these batches; the model and the loss are asked about the first."""
         for number, one in enumerate(several):
             try:
-                batch = self._with_its_own_ignored_label(read(one, self.purpose))
+                batch = self._with_the_mask_beside(self._with_its_own_ignored_label(read(one, self.purpose)))
             except ValueError as error:
                 raise ValueError(f"Batch {number}: {error}" if len(several) > 1 else str(error)) from error
             facts = Facts(batch, self.tokenizer, self.template, self.vocabulary, self.purpose)
@@ -173,6 +173,28 @@ class _Audit:
                     logits, labels.masked_fill(labels == IGNORE_INDEX, index)
                 )
         return replace(batch, labels=batch.labels.masked_fill(batch.labels == self.ignored, IGNORE_INDEX))
+
+    def _with_the_mask_beside(self, batch: Batch) -> Batch:
+        """Read labels as left out where a mask beside them says so, if there is no model and no loss to ask.
+
+        Not where the mask shows a token that has no label: then it lies beside something else, as the logits.
+        """
+        known = self.model is not None or self.loss is not None
+        if known or batch.labels is None or batch.labels_of or self.purpose != "train":
+            return batch
+        for name in LEARNED_MASKS:
+            mask = batch.inputs.get(name)
+            if not isinstance(mask, torch.Tensor) or mask.shape != batch.labels.shape:
+                continue
+            shown, given = mask.cpu() != 0, batch.labels != IGNORE_INDEX
+            hidden = given & ~shown
+            if hidden.any() and not (shown & ~given).any():
+                self.report.not_checked[f"whether the loss leaves out what {name} hides"] = (
+                    "there are labels for it, and no model or loss to ask; here it counts as left out"
+                )
+                labels = batch.labels.masked_fill(hidden, IGNORE_INDEX)
+                return replace(batch, labels=labels, labels_of=name)
+        return batch
 
     def _ask(
         self, facts: Facts, found: set[str]

@@ -47,8 +47,8 @@ class Batch:
         }
 
 
-LEARNED_MASKS = ("completion_mask", "assistant_masks", "loss_mask")
-"""Names under which frameworks say what is learned, in place of labels: 1 for a token that is."""
+LEARNED_MASKS = ("completion_mask", "assistant_masks", "loss_mask", "response_mask")
+"""Names under which frameworks say what is learned, beside labels or in their place: 1 for such a token."""
 
 
 def read(batch: Any, purpose: str = "train") -> Batch:
@@ -88,6 +88,7 @@ def read(batch: Any, purpose: str = "train") -> Batch:
     if purpose == "train" and inputs.get("labels") is None:
         inputs |= _other_labels(inputs)
         labels_of = next((name for name in LEARNED_MASKS if inputs.get(name) is not None), "")
+        labels_of = labels_of if inputs.get("labels") is not None else ""
     ids = _whole(inputs, "input_ids")
     labels = _whole(inputs, "labels")
     if labels is not None and labels.numel() == len(ids) and labels.shape != ids.shape:
@@ -126,6 +127,8 @@ def _other_labels(inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """Make labels of a mask of what is learned; refuse labels under another name: nobody would see them."""
     for name in LEARNED_MASKS:
         if inputs.get(name) is not None:
+            if name == "response_mask" and inputs[name].shape != inputs["input_ids"].shape:
+                continue  # of the responses alone, as for PPO
             _check_shape(name, torch.as_tensor(inputs[name]), inputs["input_ids"])
             return {
                 "labels": inputs["input_ids"].masked_fill(torch.as_tensor(inputs[name]) == 0, IGNORE_INDEX)

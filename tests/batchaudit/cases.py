@@ -1115,3 +1115,25 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
             cause_not="put together without",
         ),
     )
+    i, y = lab(chatml, chat[0])
+    mask = [[int(label != N) for label in y]]
+    both = {"input_ids": torch.tensor([i]), "labels": torch.tensor([i])}
+    for name in ("loss_mask", "response_mask"):
+        masked = both | {name: torch.tensor(mask)}
+        yield f"labels for all tokens beside a {name}", dict(tok=chatml, **masked)
+        yield (
+            f"labels for all tokens beside a {name}, and a model whose loss does not take it",
+            dict(tok=chatml, model=tiny(len(chatml)), **masked, must={"labels.prompt": [0]}),
+        )
+    yield (
+        "right labels beside a mask of the predictions",
+        dict(tok=chatml, input_ids=[i], labels=[y], loss_mask=[mask[0][1:] + [0]]),
+    )
+    yield (
+        "a response_mask in place of labels",
+        dict(tok=chatml, input_ids=[i], response_mask=[[0] + mask[0][:-1]], must={"labels.starts_late": [0]}),
+    )
+    yield (
+        "a response_mask of the responses alone",
+        dict(tok=chatml, input_ids=[i], response_mask=[mask[0][-6:]]),
+    )
