@@ -175,12 +175,12 @@ class _Audit:
         return replace(batch, labels=batch.labels.masked_fill(batch.labels == self.ignored, IGNORE_INDEX))
 
     def _with_the_mask_beside(self, batch: Batch) -> Batch:
-        """Read labels as left out where a mask beside them says so, if there is no model and no loss to ask.
+        """Read labels as left out where a mask beside them says so, unless a model's own loss is trained on.
 
         Not where the mask shows a token that has no label: then it lies beside something else, as the logits.
         """
-        known = self.model is not None or self.loss is not None
-        if known or batch.labels is None or batch.labels_of or self.purpose != "train":
+        own = self.model is not None and self.loss is None  # a given loss gets no mask: it cannot tell
+        if own or batch.labels is None or batch.labels_of or self.purpose != "train":
             return batch
         for name in LEARNED_MASKS:
             mask = batch.inputs.get(name)
@@ -190,7 +190,7 @@ class _Audit:
             hidden = given & ~shown
             if hidden.any() and not (shown & ~given).any():
                 self.report.not_checked[f"whether the loss leaves out what {name} hides"] = (
-                    "there are labels for it, and no model or loss to ask; here it counts as left out"
+                    "there are labels for it, and no model's own loss to ask; here it counts as left out"
                 )
                 labels = batch.labels.masked_fill(hidden, IGNORE_INDEX)
                 return replace(batch, labels=labels, labels_of=name)

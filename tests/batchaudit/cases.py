@@ -1121,6 +1121,7 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
     for name in ("loss_mask", "response_mask"):
         masked = both | {name: torch.tensor(mask)}
         yield f"labels for all tokens beside a {name}", dict(tok=chatml, **masked)
+        yield f"the same, beside a {name}, and a loss", dict(tok=chatml, **masked, loss=shifting_loss)
         yield (
             f"labels for all tokens beside a {name}, and a model whose loss does not take it",
             dict(tok=chatml, model=tiny(len(chatml)), **masked, must={"labels.prompt": [0]}),
